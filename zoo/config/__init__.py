@@ -1,0 +1,40 @@
+"""The typed configuration: schema, recipes and command line (floor 0, imports nothing of zoo)."""
+
+from zoo.config.parse import load_recipe, make_config, parse_command, parse_options, set_values
+from zoo.config.schema import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    LogConfig,
+    ModelConfig,
+    OptimConfig,
+    ParallelConfig,
+    TaskConfig,
+    TrainConfig,
+    UserError,
+    nearest,
+    quick,
+)
+from zoo.config.show import show_config, to_dict
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "LogConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ParallelConfig",
+    "TaskConfig",
+    "TrainConfig",
+    "UserError",
+    "load_recipe",
+    "make_config",
+    "nearest",
+    "parse_command",
+    "parse_options",
+    "quick",
+    "set_values",
+    "show_config",
+    "to_dict",
+]

@@ -1,0 +1,262 @@
+"""Every key a run can have: its type, default and meaning, and which combinations are impossible."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+class UserError(Exception):
+    """A mistake of the user's: one line that says what, where and the nearest right answer.
+
+    The command line prints the message alone and leaves with exit code 2.
+    """
+
+
+def nearest(word: str, choices: Iterable[str], what: str = "did you mean") -> str:
+    """Returns ' (did you mean ...?)' for the closest choice, or lists the choices when none is."""
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f" ({what} {close[0]!r}?)"
+    return f" (choose from: {', '.join(sorted(choices))})" if 0 < len(choices) <= 12 else ""
+
+
+def _key(default: Any, meaning: str, *, decides: bool = True) -> Any:
+    """A field of a group. `decides=False`: it does not decide the arithmetic, a resume may change it."""
+    metadata = {"meaning": meaning, "decides": decides}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model: a name of `zoo.list_models()`, or `my_module:MyModel`."""
+
+    name: str = _key("mlp", "name of a model, or 'module:Class' of your own")
+    arguments: dict[str, Any] = _key({}, "fields of the model that differ from its table row")
+    scan_layers: bool = _key(False, "one compiled block scanned over stacked layers")
+    remat: Literal["none", "full", "dots"] = _key(
+        "none", "what the backward pass computes again: nothing, all, all but matrix products"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = _key("float32", "arithmetic inside the model")
+    param_dtype: Literal["float32", "bfloat16"] = _key("float32", "how parameters are stored")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where examples come from and what happens to them on the way."""
+
+    source: str = _key(
+        "embedded:digits",
+        "embedded:NAME, files:NAME, tfds:NAME, synthetic:SOURCE, or 'module:function' of your own",
+    )
+    folder: str | None = _key(
+        None, "folder of published files (default: the variable ZOO_DATA)", decides=False
+    )
+    cache: str | None = _key(
+        None, "where prepared data is kept (default: ~/.cache/zoo)", decides=False
+    )
+    validation_fraction: float = _key(0.0, "part of the training examples held out as 'val'")
+    fold: tuple[int, int] | None = _key(None, "(i, n): test on part i of n of all examples instead")
+    transform: str = _key("", "operations on training examples, 'shift(2)|normalize(0.5, 0.5)'")
+    eval_transform: str | None = _key(
+        None, "operations on evaluation examples (default: transform without its random ones)"
+    )
+    num_workers: int = _key(0, "worker processes that read ahead (0: a thread)", decides=False)
+    prefetch: int = _key(2, "calls of training data read ahead", decides=False)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What is learned."""
+
+    name: str = _key("classification", "name of a task, or 'module:Class' of your own")
+    arguments: dict[str, Any] = _key({}, "fields of the task that differ from their defaults")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimizer, schedule, decay, clipping, accumulation and averaging."""
+
+    name: str = _key("adamw", "optimizer, by its Optax name")
+    learning_rate: float = _key(1e-3, "peak learning rate")
+    arguments: dict[str, Any] = _key({}, "further arguments of the Optax optimizer")
+    schedule: str = _key("constant", "constant, linear or cosine, after the warm-up")
+    schedule_arguments: dict[str, Any] = _key({}, "further arguments, e.g. final=0.1 (of the peak)")
+    warmup_steps: int = _key(0, "steps of linear warm-up from 0")
+    weight_decay: float = _key(0.0, "decoupled decay, multiplied by the learning rate")
+    decay_pattern: str = _key("kernel$", "regex of the parameter paths that decay, l1 and l2 act on")
+    l1: float = _key(0.0, "l1 * sum |w| is added to the loss that is minimised")
+    l2: float = _key(0.0, "l2 / 2 * sum w^2 is added to the loss that is minimised")
+    clip_norm: float | None = _key(None, "gradients are scaled to at most this global norm")
+    num_microbatches: int = _key(1, "gradients of this many parts of a batch are accumulated")
+    ema_decay: float | None = _key(None, "exponential average of the parameters, used to evaluate")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, in what portions, and when to evaluate."""
+
+    batch_size: int = _key(64, "examples a step, over all devices and hosts")
+    num_steps: int = _key(1000, "optimizer steps")
+    steps_per_call: int = _key(1, "steps in one dispatch of the compiled loop", decides=False)
+    eval_every_steps: int | None = _key(
+        None, "evaluate on 'val' this often (default: at the end only)", decides=False
+    )
+    eval_batch_size: int = _key(256, "examples an evaluation batch", decides=False)
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """The device mesh. One of the axes may be -1: all devices that remain."""
+
+    data: int = _key(-1, "devices that share the batch", decides=False)
+    fsdp: int = _key(1, "devices that share the batch and the parameters", decides=False)
+    tensor: int = _key(1, "devices that share each matrix product", decides=False)
+    rules: tuple[tuple[str, tuple[str | None, ...]], ...] = _key(
+        (), "(path regex, mesh axis of each dimension) tried before the table", decides=False
+    )
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save and what to keep. The last step is always saved."""
+
+    every_steps: int | None = _key(None, "save this often", decides=False)
+    keep_last: int = _key(2, "newest checkpoints kept", decides=False)
+    keep_every_steps: int | None = _key(
+        None, "checkpoints at multiples of this stay", decides=False
+    )
+    best_metric: str | None = _key(
+        None, "also keep the best by this metric, e.g. 'val/accuracy'", decides=False
+    )
+    best_mode: Literal["max", "min"] = _key("max", "whether more or less is better", decides=False)
+    extend: bool = _key(
+        False, "resume although train.num_steps has grown: the schedule stretches", decides=False
+    )
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is told, where and how often."""
+
+    every_steps: int = _key(50, "a train row sums the steps since the last multiple", decides=False)
+    progress: bool = _key(True, "a live line on the console", decides=False)
+    tensorboard: bool = _key(True, "TensorBoard events in the workdir", decides=False)
+    picture: bool = _key(True, "curves.png in the workdir", decides=False)
+    profile_steps: tuple[int, int] | None = _key(
+        None, "(a, b): a profiler trace of steps a+1 to b", decides=False
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A recipe: everything that decides a run."""
+
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    init_from: str | None = _key(None, "workdir of a run whose parameters this one starts from")
+    seed: int = _key(0, "seed of parameters, dropout, order and augmentation")
+
+
+def check_config(config: Config) -> Config:
+    """Returns the config, or raises UserError on a value or combination that cannot be."""
+    c = config
+    _require_positive(config)
+    batch, parts = c.train.batch_size, c.optim.num_microbatches
+    if batch % parts:
+        raise UserError(
+            f"train.batch_size={batch} is not divisible by optim.num_microbatches={parts} "
+            f"(nearest: {max(batch // parts, 1) * parts} or {(batch // parts + 1) * parts})"
+        )
+    if not 0 <= c.data.validation_fraction < 1:
+        raise UserError(
+            f"data.validation_fraction={c.data.validation_fraction} is not in [0, 1)"
+        )
+    if c.data.fold and not 0 <= c.data.fold[0] < c.data.fold[1]:
+        raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n")
+    if c.optim.warmup_steps > c.train.num_steps:
+        raise UserError(
+            f"optim.warmup_steps={c.optim.warmup_steps} is more than "
+            f"train.num_steps={c.train.num_steps}"
+        )
+    if c.optim.ema_decay is not None and not 0 <= c.optim.ema_decay < 1:
+        raise UserError(f"optim.ema_decay={c.optim.ema_decay} is not in [0, 1)")
+    span = c.log.profile_steps
+    if span and not 0 <= span[0] < span[1]:
+        raise UserError(f"log.profile_steps={span}: (a, b) needs 0 <= a < b")
+    axes = dataclasses.asdict(c.parallel)
+    open_axes = [a for a in ("data", "fsdp", "tensor") if axes[a] == -1]
+    if len(open_axes) > 1:
+        raise UserError(f"parallel: only one axis may be -1, here {' and '.join(open_axes)} are")
+    if c.checkpoint.best_metric and not (
+        c.train.eval_every_steps and c.checkpoint.best_metric.startswith("val/")
+    ):
+        raise UserError(
+            f"checkpoint.best_metric={c.checkpoint.best_metric!r} needs a metric 'val/...' "
+            "and train.eval_every_steps"
+        )
+    saves, evals = c.checkpoint.every_steps, c.train.eval_every_steps
+    if c.checkpoint.best_metric and saves and evals and saves % evals:
+        raise UserError(
+            f"checkpoint.every_steps={saves} must be a multiple of train.eval_every_steps={evals} "
+            "for checkpoint.best_metric to be known when a checkpoint is saved"
+        )
+    return config
+
+
+_MAY_BE_ZERO = {
+    "num_workers", "learning_rate", "warmup_steps", "weight_decay", "l1", "l2", "ema_decay",
+    "validation_fraction", "seed", "num_steps",
+}  # fmt: skip
+
+
+def _require_positive(config: Config) -> None:
+    """Counts are at least 1, rates at least 0; a mesh axis may be -1."""
+    for group_name in (f.name for f in dataclasses.fields(config)):
+        group = getattr(config, group_name)
+        values = vars(group) if dataclasses.is_dataclass(group) else {group_name: group}
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if group_name == "parallel" and value == -1:
+                continue
+            low = 0 if name in _MAY_BE_ZERO else 1 if isinstance(value, int) else 0
+            if not value >= low or (low == 0 and value == float("inf")):
+                path = name if group is value else f"{group_name}.{name}"
+                raise UserError(f"{path}={value} must be a number of at least {low}")
+
+
+def quick(config: Config) -> Config:
+    """Returns the recipe as a few steps on the synthetic twin of its data, for a first look or CI."""
+    source = config.data.source
+    replace = dataclasses.replace
+    return replace(
+        config,
+        data=replace(
+            config.data,
+            source=source if source.startswith("synthetic:") else f"synthetic:{source}",
+        ),
+        train=replace(
+            config.train,
+            num_steps=4,
+            batch_size=8 * config.optim.num_microbatches,
+            eval_batch_size=16,
+            steps_per_call=min(config.train.steps_per_call, 2),
+            eval_every_steps=2 if config.train.eval_every_steps else None,
+        ),
+        optim=replace(config.optim, warmup_steps=min(config.optim.warmup_steps, 2)),
+        checkpoint=replace(config.checkpoint, every_steps=None),
+        log=replace(config.log, every_steps=2),
+    )

@@ -1,0 +1,30 @@
+"""Data: sources, operations, and batches that are a pure function of (seed, step)."""
+
+from zoo.data.ops import OPS, Op, parse_ops, without_random
+from zoo.data.pipeline import TrainStream, read_ahead, read_eval
+from zoo.data.sources import (
+    ArraySource,
+    Dataset,
+    Source,
+    array_inputs,
+    from_arrays,
+    open_dataset,
+    resplit,
+)
+
+__all__ = [
+    "OPS",
+    "ArraySource",
+    "Dataset",
+    "Op",
+    "Source",
+    "TrainStream",
+    "array_inputs",
+    "from_arrays",
+    "open_dataset",
+    "parse_ops",
+    "read_ahead",
+    "read_eval",
+    "resplit",
+    "without_random",
+]

@@ -1,0 +1,117 @@
+"""From a split to batches. The global batch is a pure function of (seed, step).
+
+Example number `p = step * batch_size + row` of the training stream is example
+`permutation(seed, p // size)[p % size]` of the split: every epoch has its own order, a batch may
+straddle two. Random operations draw from a counter-based generator at counter `p`. So nothing
+depends on where a run began, how many steps are read at once, or how many processes read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from zoo.data.ops import Op, finish
+from zoo.data.sources import Source
+
+Batch = dict[str, np.ndarray]
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of one epoch: random 64-bit keys, sorted.
+
+    Philox itself is specified (Salmon et al. 2011), unlike NumPy's shuffle, which may change.
+    """
+    keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, 0, 0]).random_raw(size)
+    return np.argsort(keys, kind="stable")
+
+
+def draw_uniform(seed: int, stream: int, start: int, count: int, num_draws: int) -> np.ndarray:
+    """Numbers in [0, 1), `[count, num_draws]`: row i is a function of (seed, stream, start + i)."""
+    per_row = -(-num_draws // 4)  # one counter of Philox gives four numbers
+    generator = np.random.Philox(key=[seed, stream], counter=[start * per_row, 0, 0, 0])
+    raw = generator.random_raw(count * per_row * 4).reshape(count, -1)[:, :num_draws]
+    return (raw >> np.uint64(11)) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class TrainStream:
+    """Training data in blocks of `steps_per_block` steps, random access by block number.
+
+    `rows` are the rows of every global batch that this process reads.
+    """
+
+    source: Source
+    ops: tuple[Op, ...]
+    batch_size: int
+    num_steps: int
+    steps_per_block: int = 1
+    seed: int = 0
+    rows: slice = field(default_factory=lambda: slice(None))
+
+    def __len__(self) -> int:
+        return -(-self.num_steps // self.steps_per_block)
+
+    def __getitem__(self, block: int) -> Batch:
+        """`{field: [steps, rows, ...]}` of steps `block * steps_per_block` and on."""
+        first = block * self.steps_per_block
+        return self.read(first, min(self.steps_per_block, self.num_steps - first))
+
+    def read(self, first_step: int, num_steps: int) -> Batch:
+        """The batches of `num_steps` steps from `first_step` on, stacked."""
+        start, count = first_step * self.batch_size, num_steps * self.batch_size
+        mine = np.arange(count).reshape(num_steps, self.batch_size)[:, self.rows].reshape(-1)
+        examples = self.source.take(self._indices(start + mine))
+        for stream, op in enumerate(self.ops, start=1):
+            uniform = None
+            if op.num_draws:
+                uniform = draw_uniform(self.seed, stream, start, count, op.num_draws)[mine]
+            examples = op.apply(examples, uniform)
+        batch = finish(examples)
+        batch["mask"] = np.ones(len(mine), np.float32)
+        return {k: v.reshape(num_steps, -1, *v.shape[1:]) for k, v in batch.items()}
+
+    def _indices(self, positions: np.ndarray) -> np.ndarray:
+        size = len(self.source)
+        epochs, places = np.divmod(positions, size)
+        out = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            out[chosen] = permutation(self.seed, int(epoch), size)[places[chosen]]
+        return out
+
+
+def read_ahead(stream: TrainStream, first_block: int, *, num_workers: int, prefetch: int) -> Iterator[Batch]:
+    """Blocks from `first_block` on, prepared ahead by Grain in a thread or in worker processes."""
+    import grain
+
+    blocks = grain.MapDataset.source(stream)[first_block:]
+    if num_workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS(["zoo"])  # Grain's workers read absl flags, which nobody here parses
+        ahead = blocks.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch))
+        options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=prefetch)
+        return iter(ahead.mp_prefetch(options))
+    return iter(blocks.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)))
+
+
+def read_eval(
+    source: Source, ops: Sequence[Op], batch_size: int, rows: slice = slice(None)
+) -> Iterator[Batch]:
+    """Every example once, in order; the last batch is padded with rows of mask 0."""
+    size = len(source)
+    for start in range(0, size, batch_size):
+        positions = np.arange(start, start + batch_size)[rows]
+        examples = source.take(np.minimum(positions, size - 1))
+        for op in ops:
+            examples = op.apply(examples, None)
+        batch: dict[str, Any] = finish(examples)
+        batch["mask"] = (positions < size).astype(np.float32)
+        yield batch

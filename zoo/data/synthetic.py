@@ -1,0 +1,55 @@
+"""Synthetic twins: random examples with the fields, shapes and classes of a real source.
+
+They need nothing but NumPy. A twin can be learned: each class (or target) has a direction of its
+own in the inputs, under noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zoo.config import DataConfig, UserError, nearest
+from zoo.data.sources import ArraySource, Dataset, Source
+
+# source -> shape of an input, classes (None: one real-valued target)
+TWINS: dict[str, tuple[tuple[int, ...], int | None]] = {
+    "embedded:digits": ((8, 8, 1), 10),
+    "embedded:mnist_5k": ((28, 28, 1), 10),
+    "embedded:diabetes": ((10,), None),
+    "embedded:breast_cancer": ((30,), 2),
+    "embedded:wine": ((13,), 3),
+    "files:mnist": ((28, 28, 1), 10),
+    "tfds:mnist": ((28, 28, 1), 10),
+    "tfds:fashion_mnist": ((28, 28, 1), 10),
+    "tfds:cifar10": ((32, 32, 3), 10),
+    "tfds:cifar100": ((32, 32, 3), 100),
+    "tfds:imagenet2012": ((256, 256, 3), 1000),
+}
+SIZES = {"train": 96, "test": 40}
+
+
+def open_synthetic(name: str, config: DataConfig) -> Dataset:
+    """`synthetic:SOURCE`, SOURCE as in `data.source`. Raises UserError where no twin is known."""
+    base = name.split("/")[0].rsplit(":", 1)[0] if name.count(":") > 1 else name
+    if base not in TWINS:
+        raise UserError(f"no synthetic twin of {name!r}{nearest(name, TWINS)}")
+    shape, num_classes = TWINS[base]
+    random = np.random.Generator(np.random.Philox(0))
+    # The directions of at most 16 classes; more classes share them, and their rest is noise.
+    directions = random.normal(size=(min(num_classes or 1, 16), *shape)).astype(np.float32)
+    splits: dict[str, Source] = {}
+    for split, size in SIZES.items():
+        noise = random.normal(size=(size, *shape)).astype(np.float32)
+        if num_classes:
+            label = (np.arange(size) % num_classes).astype(np.int32)
+            inputs = noise + directions[label % len(directions)]
+        else:
+            label = random.normal(size=size).astype(np.float32)
+            inputs = noise + label.reshape(-1, *(1,) * len(shape)) * directions
+        if len(shape) == 3:
+            image = np.clip(inputs * 40 + 128, 0, 255).astype(np.uint8)
+            splits[split] = ArraySource({"image": image, "label": label})
+        else:
+            splits[split] = ArraySource({"features": inputs, "label": label})
+    names = tuple(map(str, range(num_classes or 0)))
+    return Dataset(f"synthetic:{name}", splits, num_classes, names)

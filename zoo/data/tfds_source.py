@@ -1,0 +1,94 @@
+"""TFDS through `tfds.data_source`: ArrayRecord files, random access, no TensorFlow to read.
+
+A dataset is prepared once into `data.cache`; preparing most published ones needs TensorFlow (extra
+`tfds`), reading never does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from zoo.config import DataConfig, UserError
+from zoo.data.sources import Dataset, Examples, Source
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    """One split of a prepared builder; images of one size are stacked, others stay a list."""
+
+    records: Any
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def take(self, indices: np.ndarray) -> Examples:
+        rows = self.records.__getitems__([int(i) for i in indices])
+        out: Examples = {}
+        for name in ("image", "features", "label"):
+            if name in rows[0]:
+                values = [np.asarray(row[name]) for row in rows]
+                same = all(v.shape == values[0].shape for v in values)
+                out[name] = np.stack(values) if same else values
+        return out
+
+
+def open_tfds(name: str, config: DataConfig) -> Dataset:
+    """`tfds:NAME` or `tfds:NAME:TRAIN_SPLIT:TEST_SPLIT`, splits as TFDS writes them (`train[:90%]`).
+
+    Raises UserError on an unknown dataset, one that needs TensorFlow to prepare, or a wrong split.
+    """
+    import tensorflow_datasets as tfds
+
+    name, *given = name.split(":")
+    cache = epath.Path(config.cache or "~/.cache/zoo").expanduser() / "tfds"
+    try:
+        builder = tfds.builder(name, data_dir=cache)
+    except tfds.core.registered.DatasetNotFoundError:
+        raise UserError(f"TFDS has no dataset {name!r}") from None
+    prepare(builder, cache)
+    info = builder.info
+    train, test = [*given, "train", "test"][:2] if len(given) != 1 else (given[0], "test")
+    if len(given) < 2 and "test" not in info.splits and "validation" in info.splits:
+        test = "validation"  # as imagenet2012 has it: labels of the real test set are secret
+    try:
+        splits: dict[str, Source] = {
+            ours: TfdsSource(builder.as_data_source(split))
+            for ours, split in (("train", train), ("test", test))
+        }
+    except (ValueError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise UserError(f"tfds:{name}: no split {train!r} or {test!r}: {line}") from None
+    label = info.features.get("label")
+    num_classes = getattr(label, "num_classes", None)
+    names = tuple(label.names) if num_classes else ()
+    identity = f"{info.full_name}:{train}:{test}:{[s.num_examples for s in info.splits.values()]}"
+    checksums = [str(sorted(s.shard_lengths)) for s in info.splits.values()]
+    digest = hashlib.sha256((identity + "".join(checksums)).encode()).hexdigest()
+    return Dataset(f"tfds:{name}", splits, num_classes, names, digest)
+
+
+def prepare(builder: Any, cache: epath.Path) -> None:
+    """Downloads and prepares once; a lock makes other processes wait instead of doing it again."""
+    import filelock
+
+    if builder.is_prepared():
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(str(cache / f"{builder.name}.lock")):
+        if builder.is_prepared():
+            return
+        try:
+            builder.download_and_prepare(file_format="array_record")
+        except ImportError as error:
+            missing = "TensorFlow" if "tensorflow" in str(error).lower() else str(error)
+            raise UserError(
+                f"tfds:{builder.name} is not prepared in {cache}, and preparing it needs {missing}: "
+                "pip install 'zoo-jax[tfds]' once, reading needs it no more"
+            ) from None
+        except (OSError, ConnectionError) as error:
+            raise UserError(f"tfds:{builder.name} cannot be prepared: {error}") from None

@@ -1,0 +1,145 @@
+"""The parts every model is made of.
+
+Letters in shapes and einsums, everywhere in zoo: `b` batch, `t` query tokens, `s` key tokens,
+`d` width, `f` feed-forward width, `n` heads, `k` key/value heads, `h` head dimension,
+`v` vocabulary, `c` classes; images are `b y x ch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+Attend = Callable[..., Any]
+"""An attention part, `(q, k, v, mask) -> out`: q `b t n h`, k and v `b s n h`, mask `b 1 t s`."""
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "silu": jax.nn.silu,
+}
+
+
+def attention_weights(
+    q: Float[Array, "b t n h"], k: Float[Array, "b s n h"], mask: Bool[Array, "b 1 #t s"] | None
+) -> Float[Array, "b n t s"]:
+    """Softmax of scaled products, in float32; rows sum to one (Vaswani et al. 2017)."""
+    scores = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=jnp.float32)
+    scores = scores * (q.shape[-1] ** -0.5)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def attend(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b s n h"],
+    v: Float[Array, "b s n h"],
+    mask: Bool[Array, "b 1 #t s"] | None,
+) -> Float[Array, "b t n h"]:
+    """The plain attention part."""
+    weights = attention_weights(q, k, mask).astype(v.dtype)
+    return jnp.einsum("bnts,bsnh->btnh", weights, v)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` over itself, or over `context`."""
+
+    num_heads: int
+    attend: Attend = attend
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        context: Float[Array, "b s d"] | None = None,
+        mask: Bool[Array, "b 1 #t s"] | None = None,
+    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
+        """Returns the mixed tokens and aux with `attention`, weights `b n t s`."""
+        width = x.shape[-1]
+
+        def project(name: str, inputs: Any) -> Any:
+            return nn.Dense(
+                width,
+                kernel_init=nn.initializers.xavier_uniform(),
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                name=name,
+            )(inputs)
+
+        def split(y: Any) -> Any:
+            return y.reshape(*y.shape[:2], self.num_heads, -1)
+
+        source = x if context is None else context
+        q, k, v = split(project("q", x)), split(project("k", source)), split(project("v", source))
+        mixed = self.attend(q, k, v, mask)
+        # Beside the attention part, which may be a fused kernel: under jit it costs nothing unless
+        # somebody asks for it.
+        aux = {"attention": attention_weights(q, k, mask)}
+        return project("out", mixed.reshape(*x.shape[:2], width)), aux
+
+
+class FeedForward(nn.Module):
+    """Two dense layers with an activation between them, dropout after each."""
+
+    hidden: int
+    activation: str = "gelu"
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        def dense(width: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                width,
+                kernel_init=nn.initializers.xavier_uniform(),
+                bias_init=nn.initializers.normal(1e-6),
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                name=name,
+            )
+
+        y = ACTIVATIONS[self.activation](dense(self.hidden, "fc1")(x))
+        y = drop(y, self.dropout, "dropout1")
+        return drop(dense(x.shape[-1], "fc2")(y), self.dropout, "dropout2")
+
+
+def drop(x: Any, rate: float, name: str) -> Any:
+    """Dropout; a rate of 0, as in evaluation, asks for no random key."""
+    return nn.Dropout(rate, deterministic=False, name=name)(x) if rate else x
+
+
+class StochasticDepth(nn.Module):
+    """Drops a residual branch of whole examples with probability `rate` (Huang et al. 2016)."""
+
+    @nn.compact
+    def __call__(self, branch: Float[Array, "b t d"], rate: Any) -> Float[Array, "b t d"]:
+        keep = 1.0 - jnp.asarray(rate, jnp.float32)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (branch.shape[0], 1, 1))
+        return jnp.where(kept, branch / keep.astype(branch.dtype), jnp.zeros((), branch.dtype))
+
+
+def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
+    """Fixed 2-d sine-cosine positions, `[rows * columns, width]` (Chen et al. 2021, MoCo v3).
+
+    `width` must be a multiple of 4: sine and cosine of the column, then of the row.
+    """
+    if width % 4:
+        raise ValueError(f"sincos positions need a width divisible by 4, not {width}")
+    y, x = np.mgrid[:rows, :columns]
+    rates = 1.0 / 10_000 ** (np.arange(width // 4) / max(width // 4 - 1, 1))
+    angles_x, angles_y = x.reshape(-1, 1) * rates, y.reshape(-1, 1) * rates
+    parts = [np.sin(angles_x), np.cos(angles_x), np.sin(angles_y), np.cos(angles_y)]
+    return np.concatenate(parts, axis=1).astype(np.float32)

@@ -1,0 +1,210 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021): pre-norm, exact GELU, norm epsilon 1e-6.
+
+Initialised as in the paper's code: Xavier-uniform matrices, positions of deviation 0.02, a head
+of zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from zoo.config import UserError
+from zoo.models.layers import (
+    Attend,
+    Attention,
+    FeedForward,
+    StochasticDepth,
+    attend,
+    drop,
+    sincos_positions,
+)
+from zoo.models.stack import run_stack
+
+# size -> width, depth, heads, feed-forward width: ViT (2021) for b, l, h; DeiT (2021) for ti, s;
+# "Scaling Vision Transformers" (2022) for g.
+SIZES = {
+    "ti": (192, 12, 3, 768),
+    "s": (384, 12, 6, 1536),
+    "b": (768, 12, 12, 3072),
+    "l": (1024, 24, 16, 4096),
+    "h": (1280, 32, 16, 5120),
+    "g": (1408, 40, 16, 6144),
+}
+PATCHES = (8, 14, 16, 32)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    num_heads: int
+    hidden: int
+    dropout: float
+    stochastic_depth: bool
+    norm_epsilon: float
+    attend: Attend
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], layer: Any, cache: None, shared: None
+    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
+        """`layer["drop_rate"]` is this layer's rate of stochastic depth."""
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+        def add(x: Any, branch: Any, name: str) -> Any:
+            if self.stochastic_depth:
+                branch = StochasticDepth(name=name)(branch, layer["drop_rate"])
+            return x + branch
+
+        y = nn.LayerNorm(self.norm_epsilon, name="norm1", **types)(x)
+        y, aux = Attention(self.num_heads, self.attend, name="attn", **types)(y)
+        x = add(x, drop(y, self.dropout, "dropout"), "drop1")
+        y = nn.LayerNorm(self.norm_epsilon, name="norm2", **types)(x)
+        y = FeedForward(self.hidden, dropout=self.dropout, name="mlp", **types)(y)
+        x = add(x, y, "drop2")
+        return x, {**aux, "hidden": x}
+
+
+class AttentionPool(nn.Module):
+    """Pools tokens by a learned query, then a residual feed-forward (Zhai et al. 2022)."""
+
+    num_heads: int
+    hidden: int
+    norm_epsilon: float
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        init = nn.initializers.xavier_uniform()
+        probe = self.param("probe", init, (1, x.shape[-1]), self.param_dtype)
+        query = jnp.broadcast_to(probe.astype(self.dtype), (x.shape[0], *probe.shape))
+        x, _ = Attention(self.num_heads, name="attn", **types)(query, context=x)
+        y = nn.LayerNorm(self.norm_epsilon, name="norm", **types)(x)
+        return (x + FeedForward(self.hidden, name="mlp", **types)(y))[:, 0]
+
+
+class ViT(nn.Module):
+    """Images to class logits, or to a pooled vector when `num_classes` is 0."""
+
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    hidden: int = 3072
+    patch_size: int | tuple[int, int] = 16
+    image_size: tuple[int, int] = (224, 224)
+    num_channels: int = 3
+    num_classes: int = 1000
+    pooling: Literal["cls", "mean", "map"] = "cls"
+    positions: Literal["learned", "sincos"] = "learned"
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    norm_epsilon: float = 1e-6
+    scan_layers: bool = False
+    remat: Literal["none", "full", "dots"] = "none"
+    attend: Attend = attend
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b y x ch"], *, train: bool = False
+    ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
+        """`images` normalised, of the size and channels of the fields.
+
+        Returns logits and aux: `attention` `[layers, b, n, t, s]`, `hidden` `[layers, b, t, d]`,
+        `pooled` `[b, d]`. Raises UserError on an image of another size.
+        """
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dropout = self.dropout if train else 0.0
+        patches = self._cut(images).astype(self.dtype)
+        x = nn.Dense(self.width, kernel_init=nn.initializers.lecun_normal(), name="embed", **types)(
+            patches
+        )
+        x = drop(self._add_positions(x), dropout, "dropout")
+        block = Block(
+            self.num_heads,
+            self.hidden,
+            dropout,
+            train and self.stochastic_depth > 0,
+            self.norm_epsilon,
+            self.attend,
+            parent=None,
+            **types,
+        )
+        x, aux = run_stack(
+            block,
+            self.depth,
+            x,
+            layer={"drop_rate": jnp.linspace(0.0, self.stochastic_depth, self.depth)},
+            scan=self.scan_layers,
+            remat=self.remat if train else "none",
+        )
+        pooled = self._pool(nn.LayerNorm(self.norm_epsilon, name="norm", **types)(x))
+        aux = {**aux, "pooled": pooled}
+        if not self.num_classes:
+            return pooled.astype(jnp.float32), aux
+        head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head", **types)
+        return head(pooled).astype(jnp.float32), aux
+
+    def _cut(self, images: Float[Array, "b y x ch"]) -> Float[Array, "b t p"]:
+        """Cuts images into flattened patches, row by row."""
+        if images.shape[1:] != (*self.image_size, self.num_channels):
+            raise UserError(
+                f"the model takes images of {(*self.image_size, self.num_channels)}, "
+                f"not {images.shape[1:]}: set image_size and num_channels"
+            )
+        rows, columns = self.grid()
+        height, width = self._patch()
+        x = images.reshape(len(images), rows, height, columns, width, self.num_channels)
+        return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
+
+    def _add_positions(self, x: Float[Array, "b t d"]) -> Float[Array, "b s d"]:
+        """Adds positions, and the class token before the patches when that pools."""
+        rows, columns = self.grid()
+        if self.pooling == "cls":
+            token = self.param("cls", nn.initializers.zeros, (1, self.width), self.param_dtype)
+            token = jnp.broadcast_to(token.astype(self.dtype), (len(x), 1, self.width))
+            x = jnp.concatenate([token, x], axis=1)
+        if self.positions == "learned":
+            init = nn.initializers.normal(0.02)
+            pos = self.param("pos", init, (x.shape[1], self.width), self.param_dtype)
+        else:
+            grid = sincos_positions(rows, columns, self.width)
+            pos = jnp.asarray(np.pad(grid, ((x.shape[1] - len(grid), 0), (0, 0))))
+        return x + pos.astype(self.dtype)
+
+    def _pool(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
+        if self.pooling == "map":
+            return AttentionPool(
+                self.num_heads, self.hidden, self.norm_epsilon, self.dtype, self.param_dtype, name="pool"
+            )(x)
+        return x[:, 0] if self.pooling == "cls" else x.mean(axis=1)
+
+    def _patch(self) -> tuple[int, int]:
+        patch = self.patch_size
+        return (patch, patch) if isinstance(patch, int) else patch
+
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches. Raises UserError when they do not fill the image."""
+        image, patch = self.image_size, self._patch()
+        if image[0] % patch[0] or image[1] % patch[1]:
+            near = tuple(max(round(i / p), 1) * p for i, p in zip(image, patch, strict=True))
+            raise UserError(
+                f"image {image[0]}x{image[1]} is not divisible by patch {patch[0]}x{patch[1]} "
+                f"(nearest image: {near[0]}x{near[1]})"
+            )
+        return image[0] // patch[0], image[1] // patch[1]
+
+    def input_specs(self, batch_size: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Shapes and dtypes of the positional inputs."""
+        shape = (batch_size, *self.image_size, self.num_channels)
+        return (jax.ShapeDtypeStruct(shape, jnp.float32),)

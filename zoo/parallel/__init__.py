@@ -1,0 +1,7 @@
+"""Devices: the mesh, where each array lives on it, and which rows each process reads."""
+
+from zoo.parallel.mesh import DATA_AXES, make_mesh
+from zoo.parallel.multihost import local_rows, place_batch
+from zoo.parallel.rules import RULES, choose_specs
+
+__all__ = ["DATA_AXES", "RULES", "choose_specs", "local_rows", "make_mesh", "place_batch"]

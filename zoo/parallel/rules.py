@@ -1,0 +1,71 @@
+"""Where each parameter lives: an ordered table of (path regex -> mesh axis of each dimension)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from zoo.config import UserError, nearest
+from zoo.tree import is_stacked, map_named, match_rules, named_leaves
+
+Rule = tuple[str, tuple[str | None, ...]]
+
+# Matrices that fan out put their outputs on `tensor`, those that follow put their inputs there: one
+# all-reduce an attention and one a feed-forward (Shoeybi et al. 2019). `fsdp` takes the other side.
+RULES: tuple[Rule, ...] = (
+    (r"attn/(q|k|v)/kernel$", ("fsdp", "tensor")),
+    (r"attn/(q|k|v)/bias$", ("tensor",)),
+    (r"attn/out/kernel$", ("tensor", "fsdp")),
+    (r"mlp/fc1/kernel$", ("fsdp", "tensor")),
+    (r"mlp/fc1/bias$", ("tensor",)),
+    (r"mlp/fc2/kernel$", ("tensor", "fsdp")),
+    (r"(embed|head|fc\d+)/kernel$", ("fsdp", "tensor")),
+    (r"kernel$", ("fsdp",)),
+    (r"(^|/)(pos|cls|probe|bias|scale|embedding)$", ()),
+)
+
+
+def choose_specs(params: Any, mesh: Mesh, extra: Sequence[Rule] = ()) -> Any:
+    """A tree of PartitionSpecs: the first rule of `extra` and the table that matches each path.
+
+    A dimension that its axis does not divide stays whole (a head of 10 classes over 4 devices); the
+    parameter table shows where everything lies. A leading layer axis is never divided.
+    Raises UserError that lists the paths no rule matches, or names a rule that asks too much.
+    """
+    found = match_rules([*extra, *RULES], list(named_leaves(params)))
+    return map_named(lambda path, leaf: _fit(path, leaf, found[path], mesh), params)
+
+
+def _fit(path: str, leaf: Any, axes: tuple[str | None, ...], mesh: Mesh) -> P:
+    shape = leaf.shape[1:] if is_stacked(path) else leaf.shape
+    if len(axes) > len(shape):
+        raise UserError(f"parallel.rules: {axes} has more axes than {path} of shape {shape}")
+    for axis in filter(None, axes):
+        if axis not in mesh.shape:
+            raise UserError(f"parallel.rules: no mesh axis {axis!r}{nearest(axis, mesh.shape)}")
+    fitted = [
+        axis if axis is not None and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(axes, shape, strict=False)
+    ]
+    return P(*([None] if is_stacked(path) else []), *fitted)
+
+
+def like_params(specs: Any, params: Any, optimizer: Any, opt_state: Any) -> Any:
+    """Specs of an optimizer's state: a leaf shaped as its parameter lies with it, others are whole."""
+    def place(leaf: Any, spec: P, param: Any) -> P:
+        return spec if leaf.shape == param.shape else P()
+
+    return optax.tree_utils.tree_map_params(
+        optimizer,
+        place,
+        opt_state,
+        specs,
+        params,
+        transform_non_params=lambda _: P(),
+        is_leaf=lambda x: isinstance(x, P | jax.ShapeDtypeStruct),
+    )

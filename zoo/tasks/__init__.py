@@ -1,0 +1,48 @@
+"""Tasks: what is learned. Pure functions of parameters and a batch, around models they are given.
+
+A task is a frozen dataclass whose first field is its model, with these methods:
+
+- `num_outputs(info) -> int`: how many outputs the data asks of the model.
+- `create(model, info, **arguments)`: the task for this data.
+- `init(key) -> params`
+- `loss(params, batch, key) -> (loss_sum, sums)`: `loss_sum` is a *sum* over the batch's real
+  examples; `sums` are summable metrics, among them `loss` (that sum) and `weight`, what it is
+  divided by. `key` is None in evaluation. The sums of a batch's parts add up to those of the whole.
+- `summarise(sums) -> {name: number}`: metrics from the sums of any number of batches.
+- `predict(params, batch) -> outputs` as a person wants them.
+
+A batch is a dict of arrays; `mask` `[b]` is 0 where a row is padding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.config import TaskConfig, UserError, nearest
+from zoo.config.parse import convert
+from zoo.registry import Registry
+from zoo.tasks.classification import Classification
+from zoo.tasks.regression import Regression
+
+TASKS = Registry("task")
+TASKS.add("classification", Classification)
+TASKS.add("regression", Regression)
+
+
+def make_task(config: TaskConfig, models: Mapping[str, Any], info: Any) -> Any:
+    """The task of a config around its models, for data that `info` describes.
+
+    Raises UserError on an unknown task or argument, or a value of a wrong type.
+    """
+    cls = TASKS.get(config.name)
+    hints = typing.get_type_hints(cls)
+    settable = [f.name for f in dataclasses.fields(cls) if f.metadata.get("argument", False)]  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in config.arguments.items():
+        if key not in settable:
+            raise UserError(f"task {config.name!r} has no argument {key!r}{nearest(key, settable)}")
+        arguments[key] = convert(value, hints[key], f"task.arguments.{key}")
+    return cls.create(models["model"], info, **arguments)  # type: ignore[attr-defined]

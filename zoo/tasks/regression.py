@@ -1,0 +1,82 @@
+"""Numbers from inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zoo.config import UserError
+from zoo.tasks.supervised import argument, get_inputs, init_model, run_model
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Squared error on `label` `[b]` or `[b, k]`.
+
+    The model learns targets of mean 0 and deviation 1 (of the training set); `loss` is in these
+    units, `mse`, `mae`, `r2` (mean over the k targets) and predictions are in the data's own.
+    """
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    standardize: bool = argument(True)
+
+    @staticmethod
+    def num_outputs(info: Any) -> int:
+        """Raises UserError when the labels are classes."""
+        if info.num_classes:
+            raise UserError(
+                f"task.name='regression', but {info.name} has {info.num_classes} classes "
+                "(did you mean 'classification'?)"
+            )
+        return int(info.statistics["label"][0].size)
+
+    @classmethod
+    def create(cls, model: nn.Module, info: Any, standardize: bool = True) -> Regression:
+        mean, deviation = (tuple(map(float, part.reshape(-1))) for part in info.statistics["label"])
+        if not standardize:
+            mean, deviation = (0.0,) * len(mean), (1.0,) * len(mean)
+        return cls(model, mean, deviation, standardize)
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        return init_model(self.model, key)
+
+    def loss(
+        self, params: Any, batch: dict[str, Any], key: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        mask = batch["mask"].astype(jnp.float32)[:, None]
+        mean, deviation = jnp.asarray(self.mean), jnp.asarray(self.deviation)
+        outputs = run_model(self.model, params, get_inputs(batch), key)
+        # Around the training mean: the sums behind R² lose no digits to a large offset.
+        targets = batch["label"].astype(jnp.float32).reshape(outputs.shape) - mean
+        errors = (outputs * deviation - targets) * mask
+        loss_sum = jnp.square(errors / deviation).mean(axis=1).sum()
+        sums = {
+            "loss": loss_sum,
+            "weight": mask.sum(),
+            "squared": jnp.square(errors).sum(axis=0),
+            "absolute": jnp.abs(errors).sum(axis=0),
+            "target": (targets * mask).sum(axis=0),
+            "target_squared": (jnp.square(targets) * mask).sum(axis=0),
+        }
+        return loss_sum, sums
+
+    def summarise(self, sums: dict[str, Any]) -> dict[str, float]:
+        weight = sums["weight"]
+        spread = sums["target_squared"] - sums["target"] ** 2 / weight
+        return {
+            "loss": float(sums["loss"] / weight),
+            "mse": float((sums["squared"] / weight).mean()),
+            "mae": float((sums["absolute"] / weight).mean()),
+            "r2": float((1 - sums["squared"] / spread.clip(1e-12)).mean()),
+        }
+
+    def predict(self, params: Any, batch: dict[str, Any]) -> jax.Array:
+        """Values `[b, k]` in the data's own units."""
+        outputs = run_model(self.model, params, get_inputs(batch), None)
+        return outputs * jnp.asarray(self.deviation) + jnp.asarray(self.mean)

@@ -1,0 +1,35 @@
+"""What classification and regression share: one model from inputs to outputs, labels beside."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def argument(default: Any) -> Any:
+    """A task's field that a config may set in `task.arguments`."""
+    return dataclasses.field(default=default, metadata={"argument": True})
+
+
+def get_inputs(batch: dict[str, Any]) -> Any:
+    """The model's input in a batch: images, or the features of table rows."""
+    return batch["image"] if "image" in batch else batch["features"]
+
+
+def init_model(model: nn.Module, key: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of a model that says its own input shapes."""
+    inputs = [jnp.zeros(spec.shape, spec.dtype) for spec in model.input_specs()]  # type: ignore[attr-defined]
+    return model.init(key, *inputs)["params"]
+
+
+def run_model(model: nn.Module, params: Any, inputs: Any, key: jax.Array | None) -> Any:
+    """Outputs of a model; with a key in training mode, dropout on."""
+    if key is None:
+        outputs, _ = model.apply({"params": params}, inputs)
+    else:
+        outputs, _ = model.apply({"params": params}, inputs, train=True, rngs={"dropout": key})
+    return outputs

@@ -1,0 +1,132 @@
+"""Training: `fit(config, workdir)`, from a config to a `Result`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from etils import epath
+
+from zoo.checkpoint import Checkpoints
+from zoo.config import Config, UserError
+from zoo.config.schema import check_config
+from zoo.data import from_arrays, resplit
+from zoo.train.build import Parts, build
+from zoo.train.curves import draw_curves
+from zoo.train.loop import Loop, flops_per_step
+from zoo.train.progress import Progress
+from zoo.train.result import Result
+from zoo.train.rows import read_rows
+from zoo.train.state import State
+from zoo.train.stop import NonFiniteLoss, Stopped
+from zoo.train.workdir import claim_workdir
+from zoo.tree import count_params, named_leaves, overview
+
+__all__ = ["NonFiniteLoss", "Result", "Stopped", "fit", "read_rows"]
+
+
+def fit(
+    config: Config,
+    workdir: Any = None,
+    *,
+    train: tuple[Any, Any] | None = None,
+    test: tuple[Any, Any] | None = None,
+) -> Result:
+    """Trains what the config says and returns the result.
+
+    `workdir` is a folder on disk or object storage; a run that is there is resumed. Without one
+    nothing is written. `train` and `test` are `(inputs, labels)` arrays that take the place of
+    `data.source`: images `[n, y, x(, ch)]` or rows `[n, d]`, labels `[n]`.
+
+    Raises UserError on a mistake, NonFiniteLoss, or Stopped after saving on SIGTERM or Ctrl-C.
+    """
+    check_config(config)
+    dataset = None
+    if train is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source="arrays"))
+        classes = config.task.name == "classification"
+        dataset = resplit(from_arrays(train, test, classes), config.data)
+    elif test is not None:
+        raise UserError("fit was given test arrays without train arrays")
+    parts = build(config, dataset)
+    folder = None if workdir is None else epath.Path(workdir)
+    progress = Progress(
+        config.train.num_steps,
+        config.train.batch_size,
+        flops_per_step(parts),
+        show=config.log.progress,
+    )
+    if folder is not None:
+        claim_workdir(folder, config, parts.dataset, progress.tell)
+    loop = Loop(parts, folder, progress)
+    state = first_state(parts, loop.checkpoints, progress)
+    describe(parts, folder, progress)
+    state = loop.run(state)
+    return finish(loop, state)
+
+
+def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progress) -> State:
+    """The newest checkpoint's state, or a fresh one (from `init_from` where that is set)."""
+    programs, config = parts.programs, parts.config
+    restored = checkpoints.restore(programs.abstract_state) if checkpoints else None
+    if restored is not None:
+        progress.tell(f"resuming from step {restored[0]}")
+        return restored[1]
+    state = programs.init_state()
+    if config.init_from is None:
+        return state
+    source = epath.Path(config.init_from) / "checkpoints"
+    if not source.exists():
+        raise UserError(f"init_from={config.init_from!r} is no workdir of a run")
+    found = Checkpoints(source).restore_part("params")
+    wanted = named_leaves(state.params)
+    wrong = sorted(set(found) ^ set(wanted)) or [
+        p for p in wanted if found[p].shape != wanted[p].shape or found[p].dtype != wanted[p].dtype
+    ]
+    if wrong:
+        raise UserError(f"init_from={config.init_from!r} is of another model, it differs in {', '.join(wrong)}")
+    params = jax.tree.unflatten(jax.tree.structure(state.params), [found[p] for p in wanted])
+    params = jax.device_put(params, programs.state_shardings.params)
+    progress.tell(f"parameters from {config.init_from}")
+    ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, params)
+    return state.replace(params=params, ema=ema)
+
+
+def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:
+    """Says what is trained; the full parameter table goes to WORKDIR/parameters.txt."""
+    params = parts.programs.abstract_state.params
+    sizes = ", ".join(f"{len(s):,} {name}" for name, s in parts.dataset.splits.items())
+    progress.tell(
+        f"{parts.config.model.name}: {count_params(params):,} parameters; "
+        f"{parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
+    )
+    if folder is None or jax.process_index():
+        return
+    places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
+    rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    (folder / "parameters.txt").write_text("\n".join(lines) + f"\ntotal {count_params(params):,}\n")
+
+
+def finish(loop: Loop, state: State) -> Result:
+    """Evaluates on the test split, draws the curves, prints the table."""
+    parts, folder, step = loop.parts, loop.workdir, int(state.step)
+    metrics = {}
+    if "test" in parts.dataset.splits:
+        metrics["test"] = loop.evaluate("test", step, state)
+    loop.close()
+    rows = read_rows(folder) if folder is not None else loop.writers.history
+    for split in ("train", "val"):
+        found = [row for row in rows if row["split"] == split]
+        if found:
+            metrics[split] = {k: v for k, v in found[-1].items() if k not in ("step", "split")}
+    shown = "test" if "test" in metrics else "train"
+    title = f"{parts.config.model.name} on {parts.dataset.name}, {shown}, step {step}"
+    if shown in metrics:
+        loop.progress.table(title, metrics[shown])
+    if folder is not None and rows and parts.config.log.picture and jax.process_index() == 0:
+        draw_curves(rows, folder / "curves.png", f"{parts.config.model.name} on {parts.dataset.name}")
+        loop.progress.tell(f"curves: {folder / 'curves.png'}")
+    return Result(parts.model, state.eval_params, metrics, loop.writers.history, parts)

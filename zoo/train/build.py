@@ -1,0 +1,154 @@
+"""From a config to the parts of a run: data, model, task, optimizer, programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from zoo.config import Config, UserError, nearest
+from zoo.data import (
+    Dataset,
+    Op,
+    Source,
+    TrainStream,
+    open_dataset,
+    parse_ops,
+    read_eval,
+    without_random,
+)
+from zoo.models import MODELS, create_model, model_fields
+from zoo.optim import make_optimizer, make_schedule
+from zoo.parallel import DATA_AXES, local_rows, make_mesh
+from zoo.tasks import TASKS, make_task
+from zoo.train.compile import Programs
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    config: Config
+    dataset: Dataset
+    model: nn.Module
+    task: Any
+    stream: TrainStream
+    eval_ops: tuple[Op, ...]
+    eval_rows: slice
+    eval_batch_size: int
+    schedule: Any
+    programs: Programs
+
+
+def build(config: Config, dataset: Dataset | None = None) -> Parts:
+    """Builds all parts, the cheap checks first. Raises UserError on what does not fit together."""
+    TASKS.get(config.task.name)
+    MODELS.get(config.model.name)
+    optimizer = make_optimizer(config.optim, config.train.num_steps)
+    schedule = make_schedule(config.optim, config.train.num_steps)
+    mesh = make_mesh(config.parallel)
+    num_shares = int(np.prod([mesh.shape[axis] for axis in DATA_AXES]))
+    micro = config.train.batch_size // config.optim.num_microbatches
+    local_rows(micro, num_shares, _batch_key(config))
+    rows = local_rows(config.train.batch_size, num_shares, "train.batch_size")
+
+    dataset = open_dataset(config.data) if dataset is None else dataset
+    if config.train.eval_every_steps and "val" not in dataset.splits:
+        raise UserError(
+            f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
+            "set data.validation_fraction"
+        )
+    ops, eval_ops = choose_ops(config, dataset)
+    stream = TrainStream(
+        dataset.splits["train"],
+        ops,
+        config.train.batch_size,
+        config.train.num_steps,
+        config.train.steps_per_call,
+        config.seed,
+        rows,
+    )
+    batch = batch_specs(dataset.splits["train"], ops, config.train.batch_size)
+    model = build_model(config, dataset, batch)
+    task = make_task(config.task, {"model": model}, dataset)
+    # Padding fills it up to a multiple of the devices: any size works, every example counts once.
+    unit = int(np.lcm(num_shares, jax.process_count()))
+    eval_batch_size = -(-config.train.eval_batch_size // unit) * unit
+    return Parts(
+        config,
+        dataset,
+        model,
+        task,
+        stream,
+        eval_ops,
+        local_rows(eval_batch_size, num_shares, "train.eval_batch_size"),
+        eval_batch_size,
+        schedule,
+        Programs(config, task, optimizer, mesh, batch),
+    )
+
+
+def _batch_key(config: Config) -> str:
+    parts = config.optim.num_microbatches
+    return "train.batch_size" if parts == 1 else f"train.batch_size / {parts} microbatches"
+
+
+def choose_ops(config: Config, dataset: Dataset) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """Operations for training and for evaluation."""
+    ops = parse_ops(config.data.transform, dataset)
+    if config.data.eval_transform is None:
+        return ops, without_random(ops)
+    eval_ops = parse_ops(config.data.eval_transform, dataset)
+    if len(without_random(eval_ops)) < len(eval_ops):
+        raise UserError(f"data.eval_transform={config.data.eval_transform!r} has a random operation")
+    return ops, eval_ops
+
+
+def batch_specs(source: Source, ops: tuple[Op, ...], batch_size: int) -> dict[str, Any]:
+    """Shapes and dtypes of a global batch, from one real example."""
+    example = TrainStream(source, ops, 1, 1).read(0, 1)
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *x.shape[2:]), jax.dtypes.canonicalize_dtype(x.dtype))
+        for name, x in example.items()
+    }
+
+
+def build_model(config: Config, dataset: Dataset, batch: dict[str, Any]) -> nn.Module:
+    """The model of the config; what it leaves open (classes, input shape) the data says."""
+    made = MODELS.get(config.model.name)
+    fields = model_fields(made if isinstance(made, type) else type(made()))
+    given = dict(config.model.arguments)
+    for name in ("dtype", "param_dtype", "scan_layers", "remat"):
+        value, default = getattr(config.model, name), getattr(type(config.model)(), name)
+        if name in fields:
+            given.setdefault(name, value)
+        elif value != default:
+            raise UserError(f"model.{name}={value!r}: {config.model.name} has no such field")
+    outputs = TASKS.get(config.task.name).num_outputs(dataset)  # type: ignore[attr-defined]
+    shape = batch["image"].shape[1:] if "image" in batch else batch["features"].shape[1:]
+    known = {"num_classes": outputs, "num_outputs": outputs, "input_shape": shape}
+    if len(shape) == 3:
+        known |= {"image_size": shape[:2], "num_channels": shape[2]}
+    elif "image_size" in fields:
+        raise UserError(f"model {config.model.name!r} takes images, {dataset.name} has rows of {shape[0]} numbers")
+    for name, value in known.items():
+        if name in fields:
+            given.setdefault(name, value)
+    unknown = [k for k in given if k not in fields]
+    if unknown:
+        raise UserError(f"model.arguments.{unknown[0]} is unknown{nearest(unknown[0], fields)}")
+    model = create_model(config.model.name, **given)
+    jax.eval_shape(  # a wrong size or width fails here, before anything runs
+        lambda x: model.init(jax.random.key(0), x), jax.ShapeDtypeStruct((1, *shape), np.float32)
+    )
+    return model
+
+
+def eval_batches(parts: Parts, split: str) -> Any:
+    """Host batches of a split, every example once."""
+    source = parts.dataset.splits[split]
+    return read_eval(source, parts.eval_ops, parts.eval_batch_size, parts.eval_rows)

@@ -1,0 +1,114 @@
+"""The one place where steps become programs: mesh, shardings, donation, ahead-of-time compilation."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.config import Config
+from zoo.parallel import DATA_AXES, choose_specs
+from zoo.parallel.rules import like_params
+from zoo.train.state import State, init_state
+from zoo.train.step import make_eval_step, make_train_step, scan_steps
+
+
+class Programs:
+    """Compiled programs of one run.
+
+    `abstract_state` is the state's shapes, dtypes and shardings; `compile_seconds` what compilation
+    has cost so far.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        task: Any,
+        optimizer: optax.GradientTransformation,
+        mesh: Mesh,
+        batch: dict[str, jax.ShapeDtypeStruct],
+    ):
+        """`batch` gives shapes and dtypes of a global training batch."""
+        self.mesh = mesh
+        self.batch_sharding = NamedSharding(mesh, P(DATA_AXES))
+        self.blocks_sharding = NamedSharding(mesh, P(None, DATA_AXES))
+        self.compile_seconds = 0.0
+        self._task = task
+        self.batch_shapes = batch
+        self._key = jax.random.key(config.seed)
+        self._train_step = make_train_step(task, optimizer, config)
+        self._compiled: dict[Any, Any] = {}
+
+        def init(key: jax.Array) -> State:
+            return init_state(task, optimizer, batch, key, config.optim.ema_decay is not None)
+
+        self._init = init
+        shapes = jax.eval_shape(init, self._key)
+        specs = choose_specs(shapes.params, mesh, config.parallel.rules)
+        whole = jax.tree.map(lambda _: P(), shapes)
+        self.specs = whole.replace(
+            params=specs,
+            ema=None if shapes.ema is None else specs,
+            opt_state=like_params(specs, shapes.params, optimizer, shapes.opt_state),
+        )
+        self.state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), self.specs)
+        self.abstract_state = jax.tree.map(
+            lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+            shapes,
+            self.state_shardings,
+        )
+
+    def init_state(self) -> State:
+        """A fresh state, made where it will live."""
+        return jax.jit(self._init, out_shardings=self.state_shardings)(self._key)
+
+    def train(self, state: State, batches: Any, num_steps: int) -> tuple[State, dict[str, Any]]:
+        """`num_steps` steps on stacked batches, in one dispatch. The state given is donated."""
+        return self.train_program(num_steps)(state, batches)
+
+    def train_program(self, num_steps: int) -> Any:
+        """The compiled program for batches stacked `num_steps` high."""
+        if ("train", num_steps) not in self._compiled:
+            batches = {
+                k: jax.ShapeDtypeStruct((num_steps, *s.shape), s.dtype, sharding=self.blocks_sharding)
+                for k, s in self.batch_shapes.items()
+            }
+            self._compile(("train", num_steps), self.jit_train(), self.abstract_state, batches)
+        return self._compiled["train", num_steps]
+
+    def jit_train(self) -> Any:
+        """The jitted, not yet compiled, scanned step."""
+        return jax.jit(
+            scan_steps(self._train_step),
+            in_shardings=(self.state_shardings, self.blocks_sharding),
+            out_shardings=(self.state_shardings, NamedSharding(self.mesh, P())),
+            donate_argnums=0,
+        )
+
+    def evaluate(self, params: Any, batch: Any) -> dict[str, Any]:
+        """Metric sums of one placed batch."""
+        return self._run_on_params("eval", make_eval_step(self._task), P(), params, batch)
+
+    def predict(self, params: Any, batch: Any) -> Any:
+        """The task's predictions for one placed batch."""
+        return self._run_on_params("predict", self._task.predict, P(), params, batch)
+
+    def _run_on_params(self, name: str, function: Any, out: P, params: Any, batch: Any) -> Any:
+        key = (name, *((k, v.shape) for k, v in sorted(batch.items())))
+        if key not in self._compiled:
+            jitted = jax.jit(
+                function,
+                in_shardings=(self.state_shardings.params, self.batch_sharding),
+                out_shardings=NamedSharding(self.mesh, out),
+            )
+            self._compile(key, jitted, params, batch)
+        return self._compiled[key](params, batch)
+
+    def _compile(self, key: Any, jitted: Any, *arguments: Any) -> None:
+        start = time.perf_counter()
+        self._compiled[key] = jitted.lower(*arguments).compile()
+        self.compile_seconds += time.perf_counter() - start

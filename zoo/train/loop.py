@@ -1,0 +1,161 @@
+"""The training loop: the only one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+from zoo.checkpoint import Checkpoints
+from zoo.data import read_ahead
+from zoo.evaluate import evaluate
+from zoo.models.flops import count_flops
+from zoo.parallel import place_batch
+from zoo.train.build import Parts, eval_batches
+from zoo.train.hooks import Calendar, Profiler, Writers, train_metrics
+from zoo.train.progress import Progress
+from zoo.train.state import State
+from zoo.train.stop import NonFiniteLoss, Stopped, StopRequest
+
+
+class Loop:
+    """Runs a built run from a state to `train.num_steps`, logging, evaluating and saving as due."""
+
+    def __init__(self, parts: Parts, workdir: epath.Path | None, progress: Progress):
+        config = parts.config
+        self.parts, self.programs, self.workdir = parts, parts.programs, workdir
+        self.calendar = Calendar(config)
+        self.writers = Writers(workdir, config.log.tensorboard)
+        self.profiler = Profiler(config, workdir)
+        self.progress = progress
+        self.checkpoints: Checkpoints | None = None
+        if workdir is not None:
+            self.checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint, progress.tell)
+
+    def run(self, state: State) -> State:
+        """Trains to the last step. Raises NonFiniteLoss, or Stopped after saving on request."""
+        step = int(state.step)
+        report: Any = None
+        try:
+            with StopRequest() as request:
+                for batches, num_steps in self._portions(step):
+                    self.profiler.visit(step)
+                    new_state, new_report = self._dispatch(state, batches, num_steps)
+                    # The device is busy with the new call while the one before is looked at.
+                    self._look_at(step, report)
+                    state, report, step = new_state, new_report, step + num_steps
+                    if step == self.calendar.next_event(step - 1):
+                        self._look_at(step, report)
+                        report = None
+                        self._attend(step, state)
+                    if request.asked and step < self.calendar.num_steps:
+                        self._look_at(step, report)
+                        self._stop(step, state, request.asked)
+            return state
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends what runs beside the steps: the live line, a trace, the save under way."""
+        self.progress.close()
+        self.profiler.close()
+        self.writers.close()
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+
+    def _portions(self, step: int) -> Iterator[tuple[Any, int]]:
+        """Placed batches for one dispatch each: a whole block, or its steps one by one where an event
+        falls inside it or the run begins there."""
+        size = self.parts.stream.steps_per_block
+        for first, block, steps in self._blocks(step // size):
+            start = max(step - first, 0)
+            whole = start == 0 and self.calendar.next_event(first) >= first + steps
+            if whole:
+                yield block, steps
+                continue
+            for i in range(start, steps):
+                yield jax.tree.map(lambda x, i=i: x[i : i + 1], block), 1
+
+    def _blocks(self, first: int) -> Iterator[tuple[int, Any, int]]:
+        """(first step, placed block, number of steps), each placed while the one before is in use."""
+        data, stream = self.parts.config.data, self.parts.stream
+        if first >= len(stream):
+            return
+        waiting = None
+        blocks = read_ahead(stream, first, num_workers=data.num_workers, prefetch=data.prefetch)
+        for number, block in enumerate(blocks, start=first):
+            steps = len(block["mask"])
+            placed = place_batch(block, self.programs.blocks_sharding)
+            if waiting is not None:
+                yield waiting
+            waiting = (number * stream.steps_per_block, placed, steps)
+        if waiting is not None:
+            yield waiting
+
+    def _dispatch(self, state: State, batches: Any, num_steps: int) -> tuple[State, Any]:
+        before = self.programs.compile_seconds
+        self.programs.train_program(num_steps)
+        seconds = self.programs.compile_seconds - before
+        if seconds:
+            self.progress.pause()
+            self.progress.tell(f"compiled {num_steps} step{'s' * (num_steps > 1)} a call in {seconds:.1f} s")
+        self.progress.go_on()
+        new_state, report = self.programs.train(state, batches, num_steps)
+        self.progress.advance(num_steps)
+        return new_state, report
+
+    def _look_at(self, step: int, report: Any) -> None:
+        """Waits for a dispatch and checks its loss, which was that of steps up to `step`."""
+        if report is None:
+            return
+        bad = int(report["first_bad_step"])
+        if bad >= 0:
+            last = self.checkpoints.last_step() if self.checkpoints else None
+            raise NonFiniteLoss(bad, last, self.workdir and self.workdir / "checkpoints")
+        self.progress.update(step, float(report["loss"]))
+
+    def _attend(self, step: int, state: State) -> None:
+        """Log, evaluate, save: in this order, so that a checkpoint implies the rows before it."""
+        self.progress.pause()
+        parts, calendar = self.parts, self.calendar
+        if calendar.due(step, calendar.log):
+            row = train_metrics(parts.task, state.sums, step, parts.schedule)
+            self.writers.write(step, "train", row)
+            seconds = {"compile_seconds": self.programs.compile_seconds}
+            self.writers.write_timing(step, {**self.progress.speeds(), **seconds})
+        metrics: dict[str, float] = {}
+        if "val" in parts.dataset.splits and calendar.due(step, calendar.evaluate):
+            values = self.evaluate("val", step, state)
+            metrics = {f"val/{name}": value for name, value in values.items()}
+        if self.checkpoints is not None and calendar.due(step, calendar.save):
+            self.writers.flush()
+            self.checkpoints.save(step, state, metrics)
+        self.progress.go_on()
+
+    def evaluate(self, split: str, step: int, state: State) -> dict[str, float]:
+        """Metrics of a split, written as a row."""
+        placed = (
+            place_batch(batch, self.programs.batch_sharding)
+            for batch in eval_batches(self.parts, split)
+        )
+        summarise = self.parts.task.summarise
+        metrics = evaluate(self.programs.evaluate, summarise, state.eval_params, placed)
+        self.writers.write(step, split, metrics)
+        return metrics
+
+    def _stop(self, step: int, state: State, signal_name: str) -> None:
+        if self.checkpoints is None:
+            raise Stopped(f"{signal_name}: stopped at step {step}; without a workdir nothing is saved")
+        self.writers.flush()
+        self.checkpoints.save(step, state)
+        self.checkpoints.wait()
+        raise Stopped(f"{signal_name}: saved step {step} and stopped; the same command goes on from there")
+
+
+def flops_per_step(parts: Parts) -> float:
+    """Arithmetic of one training step: three times the forward pass, whatever remat repeats."""
+    programs, task = parts.programs, parts.task
+    batch = programs.batch_shapes
+    return 3.0 * count_flops(lambda p, b: task.loss(p, b, None), programs.abstract_state.params, batch)

@@ -1,0 +1,116 @@
+"""What a person sees of a run: a live line, and at the end a table."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+# Peak bf16 (dense) FLOP/s of a chip, from the makers' data sheets, by jax's device_kind.
+PEAK_FLOPS = {
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    "TPU v3": 123e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+}
+
+
+class Progress:
+    """Speed of a run; a live line on a terminal, a line now and then elsewhere.
+
+    Time spent compiling, evaluating or saving is taken out by `pause` and `go_on`.
+    """
+
+    def __init__(self, num_steps: int, batch_size: int, flops_per_step: float, *, show: bool):
+        import jax
+        from rich.console import Console
+
+        self._num_steps, self._batch_size = num_steps, batch_size
+        device = jax.devices()[0]
+        peak = PEAK_FLOPS.get(device.device_kind, 0) * jax.device_count()
+        self._flops_share = flops_per_step / peak if peak else 0.0
+        self._console = Console()
+        self._show = show and jax.process_index() == 0
+        self._live: Any = None
+        self._clock = 0.0  # seconds of training counted so far
+        self._since: float | None = None
+        self._steps = 0  # steps in that time
+        self._last_line = 0.0
+
+    def tell(self, text: str) -> None:
+        """Prints a line above the live one."""
+        if self._show:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def go_on(self) -> None:
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        if self._since is not None:
+            self._clock += time.perf_counter() - self._since
+            self._since = None
+
+    def advance(self, num_steps: int) -> None:
+        self._steps += num_steps
+
+    def speeds(self) -> dict[str, float]:
+        """steps/s, examples/s and, where the chip's peak is known, MFU, over this process's life."""
+        running = time.perf_counter() - self._since if self._since is not None else 0.0
+        rate = self._steps / max(self._clock + running, 1e-9)
+        out = {"steps_per_second": rate, "examples_per_second": rate * self._batch_size}
+        return {**out, "mfu": rate * self._flops_share} if self._flops_share else out
+
+    def update(self, step: int, loss: float) -> None:
+        """Shows where the run is; at most ten times a second, off a terminal every ten seconds."""
+        now = time.perf_counter()
+        interval = 0.1 if self._console.is_terminal else 10.0
+        if not self._show or (now - self._last_line < interval and step < self._num_steps):
+            return
+        self._last_line = now
+        line = self._line(step, loss)
+        if not self._console.is_terminal:
+            self.tell(line)
+            return
+        from rich.live import Live
+
+        if self._live is None:
+            self._live = Live(console=self._console, refresh_per_second=10)
+            self._live.start()
+        self._live.update(line)
+
+    def _line(self, step: int, loss: float) -> str:
+        speed = self.speeds()
+        left = (self._num_steps - step) / max(speed["steps_per_second"], 1e-9)
+        parts = [
+            f"step {step}/{self._num_steps}",
+            f"loss {loss:.4f}",
+            f"{speed['steps_per_second']:.1f} steps/s",
+            f"{speed['examples_per_second']:.0f} examples/s",
+            f"ETA {int(left) // 60}:{int(left) % 60:02d}",
+        ]
+        if "mfu" in speed:
+            parts.append(f"MFU {speed['mfu']:.1%}")
+        return "  ".join(parts)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def table(self, title: str, metrics: dict[str, float]) -> None:
+        """The final metrics."""
+        from rich.table import Table
+
+        if not self._show:
+            return
+        table = Table(title=title, title_justify="left")
+        table.add_column("metric")
+        table.add_column("value", justify="right")
+        for name, value in metrics.items():
+            table.add_row(name, f"{value:.4f}")
+        self._console.print(table)

@@ -1,0 +1,47 @@
+"""What a run leaves in the hands of who started it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from zoo.config import UserError
+from zoo.data import ArraySource, array_inputs, read_eval
+from zoo.parallel import place_batch
+from zoo.train.build import Parts
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained model.
+
+    `params` are those that were evaluated (the average where there is one); `metrics` are the last
+    of each split; `history` the rows this process wrote.
+    """
+
+    model: nn.Module
+    params: Any
+    metrics: dict[str, dict[str, float]]
+    history: list[dict[str, Any]]
+    parts: Parts
+
+    def predict(self, inputs: Any) -> np.ndarray:
+        """Predictions for inputs like those trained on: probabilities `[n, c]` or values `[n, k]`.
+
+        `inputs` is `[n, y, x(, ch)]` or `[n, d]`, before any operation of `data.eval_transform`.
+        Raises UserError on inputs of another shape.
+        """
+        arrays = array_inputs(inputs)
+        for name, values in arrays.items():
+            wanted = self.parts.dataset.shapes.get(name)
+            if wanted != values.shape[1:]:
+                raise UserError(f"predict was given {name} of shape {values.shape[1:]}, not {wanted}")
+        parts, out = self.parts, []
+        for batch in read_eval(ArraySource(arrays), parts.eval_ops, parts.eval_batch_size, parts.eval_rows):
+            placed = place_batch(batch, parts.programs.batch_sharding)
+            out.append(jax.device_get(parts.programs.predict(self.params, placed)))
+        return np.concatenate(out)[: len(next(iter(arrays.values())))]

@@ -1,0 +1,100 @@
+"""One training step and one evaluation step: pure functions, compiled elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.config import Config
+from zoo.train.state import State
+
+Batch = dict[str, jax.Array]
+
+
+def make_train_step(
+    task: Any, optimizer: optax.GradientTransformation, config: Config
+) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
+    """Returns `train_step(state, batch) -> (state, report)`.
+
+    The gradient is that of the loss summed over the real examples of all microbatches, divided by
+    their number once: accumulation equals one big batch, however the padding falls. Randomness is a
+    function of (seed, step, microbatch). `report` holds scalars: `loss` and `first_bad_step`.
+    """
+    seed, parts, ema_decay = config.seed, config.optim.num_microbatches, config.optim.ema_decay
+    log_every = config.log.every_steps
+
+    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        gradients, sums = accumulate(task, state.params, batch, key, parts)
+        weight = jnp.maximum(sums["weight"], 1.0)
+        gradients = jax.tree.map(lambda g: (g / weight).astype(g.dtype), gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        loss = sums["loss"] / weight
+        bad = (state.first_bad_step < 0) & ~jnp.isfinite(loss)
+        new = State(
+            step=state.step + 1,
+            params=params,
+            ema=None if ema_decay is None else average(state.ema, params, ema_decay, state.step),
+            opt_state=opt_state,
+            sums=add_sums(
+                state, {"task": sums, "gradient_norm": optax.tree.norm(gradients), "num_steps": 1.0}, log_every
+            ),
+            first_bad_step=jnp.where(bad, state.step + 1, state.first_bad_step),
+        )
+        return new, {"loss": loss, "first_bad_step": new.first_bad_step}
+
+    return train_step
+
+
+def make_eval_step(task: Any) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+    """Returns `eval_step(params, batch) -> sums`, dropout off."""
+    return lambda params, batch: task.loss(params, batch, None)[1]
+
+
+def scan_steps(train_step: Callable[..., Any]) -> Callable[..., Any]:
+    """`train_step` over batches stacked on a leading axis; the report is the last step's."""
+
+    def train_steps(state: State, batches: Batch) -> tuple[State, dict[str, jax.Array]]:
+        state, reports = jax.lax.scan(train_step, state, batches)
+        return state, jax.tree.map(lambda report: report[-1], reports)
+
+    return train_steps
+
+
+def accumulate(task: Any, params: Any, batch: Batch, key: jax.Array, parts: int) -> tuple[Any, Any]:
+    """Gradient of the summed loss and metric sums, over `parts` microbatches one after the other."""
+    gradient = jax.grad(task.loss, has_aux=True)
+    if parts == 1:
+        return gradient(params, batch, key)
+
+    # Rows i, i + parts, ... form microbatch i: each device keeps the rows it has.
+    def split(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def body(total: Any, inputs: Any) -> tuple[Any, None]:
+        index, microbatch = inputs
+        part = gradient(params, microbatch, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, part), None
+
+    micro = jax.tree.map(split, batch)
+    shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], micro), key)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.scan(body, zeros, (jnp.arange(parts), micro))[0]
+
+
+def average(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
+    """Exponential moving average whose decay grows to `decay`: min(decay, (1 + step)/(10 + step))."""
+    step = step.astype(jnp.float32)
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda e, p: e + (rate * (p - e)).astype(e.dtype), ema, params)
+
+
+def add_sums(state: State, new: Any, log_every: int) -> Any:
+    """Adds a step's sums to those since the last multiple of `log_every`."""
+    fresh = state.step % log_every == 0
+    return jax.tree.map(lambda old, x: jnp.where(fresh, 0, old) + x, state.sums, new)

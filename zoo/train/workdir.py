@@ -1,0 +1,119 @@
+"""The folder of a run: what it says of itself, and whether a command may go on in it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+
+from zoo.config import Config, UserError, to_dict
+from zoo.config.show import deciding, flatten
+from zoo.data import Dataset
+from zoo.optim import make_schedule
+
+PACKAGES = (
+    "zoo-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy",
+    "tensorflow-datasets", "scikit-learn",
+)  # fmt: skip
+
+
+def claim_workdir(
+    workdir: epath.Path, config: Config, dataset: Dataset, tell: Callable[[str], None]
+) -> None:
+    """Makes the folder, or checks that it holds a run of this config and data; then describes the run.
+
+    Raises UserError when the folder cannot be written, is of another run, or `train.num_steps`
+    differs without leave.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / ".writable").write_text("")
+        (workdir / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to workdir {workdir}: {error.strerror or error}") from None
+    before = _read_json(workdir / "config.json")
+    if before is not None:
+        check_same_run(before, config, workdir, tell)
+        data = _read_json(workdir / "data.json")
+        if data and data["fingerprint"] != dataset.fingerprint:
+            raise UserError(
+                f"{workdir} was trained on other data: {dataset.name} had fingerprint "
+                f"{data['fingerprint'][:12]}, now {dataset.fingerprint[:12]}"
+            )
+        versions = _read_json(workdir / "versions.json") or {}
+        changed = [f"{k} {versions[k]} -> {v}" for k, v in find_versions().items() if versions.get(k, v) != v]
+        if changed:
+            tell(f"resuming under other versions, bits may differ: {', '.join(changed)}")
+    if jax.process_index() == 0:
+        write_json(workdir / "config.json", to_dict(config))
+        write_json(workdir / "versions.json", find_versions())
+        write_json(workdir / "data.json", describe_data(dataset))
+
+
+def check_same_run(
+    before: dict[str, Any], config: Config, workdir: epath.Path, tell: Callable[[str], None]
+) -> None:
+    """Raises UserError that shows each deciding key in which the two configs differ."""
+    old, new, default = flatten(before), deciding(config), deciding(Config())
+    differing = {k: (old.get(k, default[k]), v) for k, v in new.items() if old.get(k, default[k]) != v}
+    steps = differing.pop("train.num_steps", None)
+    if differing:
+        shown = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in differing.items())
+        raise UserError(f"workdir {workdir} holds a run of another config: {shown}")
+    if steps is None:
+        return
+    if steps[1] < steps[0] or not config.checkpoint.extend:
+        hint = "" if steps[1] < steps[0] else " (to go on with a longer run: --config.checkpoint.extend=True)"
+        raise UserError(
+            f"workdir {workdir} holds a run of another config: train.num_steps was {steps[0]}, "
+            f"now {steps[1]}{hint}"
+        )
+    a, b = (float(make_schedule(config.optim, n)(steps[0])) for n in steps)
+    tell(
+        f"train.num_steps grows from {steps[0]} to {steps[1]}: the {config.optim.schedule} schedule "
+        f"is stretched, the learning rate at step {steps[0]} is {b:.3g} instead of {a:.3g}"
+    )
+
+
+def find_versions() -> dict[str, str]:
+    """Versions of Python, of what decides the bits, and the devices."""
+    out = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            out[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    devices = jax.devices()
+    return {**out, "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"}
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """What `data.json` says."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "examples": {split: len(source) for split, source in dataset.splits.items()},
+        "num_classes": dataset.num_classes,
+        "class_names": list(dataset.class_names),
+    }
+
+
+def write_json(path: epath.Path, content: Any) -> None:
+    """Writes a file in one move."""
+    draft = path.parent / f"{path.name}.part"
+    draft.write_text(json.dumps(content, indent=1) + "\n")
+    draft.replace(path)
+
+
+def _read_json(path: epath.Path) -> Any:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f"{path} is not readable JSON") from None

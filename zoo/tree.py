@@ -1,0 +1,124 @@
+"""Parameter trees by name: paths, ordered regex rules, masks, stacked and unstacked layers.
+
+The canonical tree is unstacked: `blocks/00/attn/q/kernel`. A model with `scan_layers` holds
+`blocks/attn/q/kernel` with a leading layer axis. Only this file maps the one to the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.config import UserError
+
+STACK = "blocks"  # the name every stack of layers bears, at any depth of a tree
+
+
+def path_name(key_path: Sequence[Any]) -> str:
+    """JAX's key path as 'blocks/00/attn/q/kernel'."""
+    return jax.tree_util.keystr(tuple(key_path), simple=True, separator="/")
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Path -> leaf, in the order of the tree; None is no leaf."""
+    return {path_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def map_named(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map` whose function is given the path's name first."""
+    return jax.tree_util.tree_map_with_path(lambda p, *xs: function(path_name(p), *xs), tree, *rest)
+
+
+def make_mask(pattern: str, params: Any) -> Any:
+    """A tree of bools: does the regex occur in the leaf's path?
+
+    Raises UserError when it matches nothing: a pattern that does nothing is a mistake.
+    """
+    mask = map_named(lambda path, _: re.search(pattern, path) is not None, params)
+    if not any(jax.tree.leaves(mask)):
+        paths = list(named_leaves(params))
+        raise UserError(f"pattern {pattern!r} matches no parameter (paths are like {paths[0]!r})")
+    return mask
+
+
+def match_rules(rules: Sequence[tuple[str, Any]], paths: Sequence[str]) -> dict[str, Any]:
+    """Path -> value of the first rule whose regex occurs in it.
+
+    Raises UserError that lists every path no rule matches.
+    """
+    found, missing = {}, []
+    for path in paths:
+        value = next((v for pattern, v in rules if re.search(pattern, path)), missing)
+        if value is missing:
+            missing.append(path)
+        found[path] = value
+    if missing:
+        raise UserError(f"no rule of parallel.rules matches: {', '.join(missing)}")
+    return found
+
+
+def is_stacked(path: str) -> bool:
+    """True for a leaf with a leading layer axis: a part of a path after 'blocks' is no number."""
+    parts = path.split("/")
+    return any(
+        part == STACK and not following.isdigit()
+        for part, following in zip(parts[:-1], parts[1:], strict=True)
+    )
+
+
+def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """blocks/00/..., blocks/01/... -> blocks/... with a leading layer axis, at any depth."""
+    out = {}
+    for name, child in params.items():
+        if not isinstance(child, Mapping):
+            out[name] = child
+        elif name == STACK and all(key.isdigit() for key in child):
+            layers = [stack_layers(child[key]) for key in sorted(child, key=int)]
+            out[name] = jax.tree.map(lambda *leaves: _stack(leaves), *layers)
+        else:
+            out[name] = stack_layers(child)
+    return out
+
+
+def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """blocks/... with a leading layer axis -> the canonical blocks/00/..., at any depth."""
+    out = {}
+    for name, child in params.items():
+        if not isinstance(child, Mapping):
+            out[name] = child
+        elif name == STACK and not all(key.isdigit() for key in child):
+            depth = jax.tree.leaves(child)[0].shape[0]
+            layers = [jax.tree.map(lambda leaf, i=i: leaf[i], child) for i in range(depth)]
+            out[name] = {layer_name(i): unstack_layers(layer) for i, layer in enumerate(layers)}
+        else:
+            out[name] = unstack_layers(child)
+    return out
+
+
+def _stack(leaves: Sequence[Any]) -> Any:
+    if isinstance(leaves[0], jax.Array):
+        return jax.numpy.stack(leaves)
+    return np.stack(leaves)
+
+
+def layer_name(index: int) -> str:
+    """'00', '01', ...: sorted by name they are sorted by depth, up to 99 layers and beyond by int."""
+    return f"{index:02d}"
+
+
+def count_params(tree: Any) -> int:
+    """How many numbers a tree of arrays or shapes holds."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def overview(params: Any, places: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
+    """Rows (path, shape, dtype, count[, place]) for a table of parameters."""
+    rows = []
+    for path, leaf in named_leaves(params).items():
+        row = (path, "x".join(map(str, leaf.shape)) or "-", str(leaf.dtype), f"{np.prod(leaf.shape, dtype=int):,}")
+        rows.append((*row, places[path]) if places is not None else row)
+    return rows
