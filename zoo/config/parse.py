@@ -8,7 +8,7 @@ import importlib.util
 import pathlib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zoo.config.schema import Config, UserError, check_config, nearest
@@ -62,7 +62,7 @@ def set_values(config: Any, values: Mapping[str, Any]) -> Any:
     return config
 
 
-def key_paths(cls: type, prefix: str = "") -> typing.Iterator[str]:
+def key_paths(cls: type, prefix: str = "") -> Iterator[str]:
     """All dotted keys of a config class."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):

@@ -184,15 +184,24 @@ def split_indices(
 
 
 def from_arrays(
-    train: tuple[Any, Any],
-    test: tuple[Any, Any] | None,
-    num_classes: int | None,
+    train: tuple[Any, Any], test: tuple[Any, Any] | None, *, classes: bool
 ) -> Dataset:
-    """A dataset of the user's own arrays, `(inputs, labels)`: images `[n, y, x(, ch)]` or rows `[n, d]`."""
-    splits = {"train": array_split(*train)}
+    """A dataset of the user's own arrays, `(inputs, labels)`: images `[n, y, x(, ch)]` or rows `[n, d]`.
+
+    With `classes` the labels are the numbers 0 ... n - 1 of classes. Raises UserError otherwise.
+    """
+    splits: dict[str, Source] = {"train": array_split(*train)}
     if test is not None:
         splits["test"] = array_split(*test)
-    return Dataset("arrays", dict(splits), num_classes)
+    if not classes:
+        return Dataset("arrays", splits)
+    labels = np.concatenate([np.asarray(part[1]) for part in (train, test) if part is not None])
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.ndim != 1:
+        raise UserError(
+            f"classification needs labels [n] of whole numbers from 0, not {labels.dtype} "
+            f"{labels.shape[1:]} from {labels.min()} (for values: task.name='regression')"
+        )
+    return Dataset("arrays", splits, int(labels.max()) + 1)
 
 
 def array_split(inputs: Any, labels: Any) -> ArraySource:

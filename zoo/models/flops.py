@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.interpreters import partial_eval
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
@@ -15,7 +16,9 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     Unlike XLA's cost analysis it counts the body of a scan as often as it runs. `arguments` may be
     `jax.ShapeDtypeStruct`s.
     """
-    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    # As the compiler will, drop what no output needs (an aux that nobody asked for).
+    return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def _count(jaxpr: Any) -> int:

@@ -33,7 +33,8 @@ def attention_weights(
     q: Float[Array, "b t n h"], k: Float[Array, "b s n h"], mask: Bool[Array, "b 1 #t s"] | None
 ) -> Float[Array, "b n t s"]:
     """Softmax of scaled products, in float32; rows sum to one (Vaswani et al. 2017)."""
-    scores = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=jnp.float32)
+    q, k = q.swapaxes(1, 2), k.swapaxes(1, 2)  # heads beside the batch: on CPU much the faster form
+    scores = jnp.einsum("bnth,bnsh->bnts", q, k, preferred_element_type=jnp.float32)
     scores = scores * (q.shape[-1] ** -0.5)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
@@ -48,7 +49,7 @@ def attend(
 ) -> Float[Array, "b t n h"]:
     """The plain attention part."""
     weights = attention_weights(q, k, mask).astype(v.dtype)
-    return jnp.einsum("bnts,bsnh->btnh", weights, v)
+    return jnp.einsum("bnts,bnsh->bnth", weights, v.swapaxes(1, 2)).swapaxes(1, 2)
 
 
 class Attention(nn.Module):

@@ -46,7 +46,7 @@ def fit(
     if train is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source="arrays"))
         classes = config.task.name == "classification"
-        dataset = resplit(from_arrays(train, test, classes), config.data)
+        dataset = resplit(from_arrays(train, test, classes=classes), config.data)
     elif test is not None:
         raise UserError("fit was given test arrays without train arrays")
     parts = build(config, dataset)

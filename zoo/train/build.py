@@ -49,7 +49,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     TASKS.get(config.task.name)
     MODELS.get(config.model.name)
     optimizer = make_optimizer(config.optim, config.train.num_steps)
-    schedule = make_schedule(config.optim, config.train.num_steps)
+    schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
     mesh = make_mesh(config.parallel)
     num_shares = int(np.prod([mesh.shape[axis] for axis in DATA_AXES]))
     micro = config.train.batch_size // config.optim.num_microbatches

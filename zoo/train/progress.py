@@ -108,7 +108,8 @@ class Progress:
 
         if not self._show:
             return
-        table = Table(title=title, title_justify="left")
+        self.tell(title)
+        table = Table()
         table.add_column("metric")
         table.add_column("value", justify="right")
         for name, value in metrics.items():

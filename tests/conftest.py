@@ -1,0 +1,63 @@
+"""What the tests share: small configs, and where the downloaded data lies."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from zoo.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    LogConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
+
+ROOT = pathlib.Path(__file__).parent.parent
+EIGHT = "--xla_force_host_platform_device_count=8"
+
+# Tests that need eight devices run in a process of their own, started by test_eight_devices.py.
+collect_ignore = [] if EIGHT in os.environ.get("XLA_FLAGS", "") else ["eight_devices"]
+
+
+@pytest.fixture
+def zoo_data() -> str:
+    """The folder of published files, or a skip."""
+    folder = os.environ.get("ZOO_DATA")
+    if not folder:
+        pytest.skip("ZOO_DATA is not set: no folder of published files")
+    return folder
+
+
+def small_config(**groups) -> Config:
+    """A few steps of a small MLP on the digits' synthetic twin; groups replace whole groups."""
+    defaults = {
+        "model": ModelConfig("mlp", {"widths": (16,)}),
+        "data": DataConfig("synthetic:embedded:digits", transform="normalize(0.5, 0.5)"),
+        "optim": OptimConfig("adam", 1e-3),
+        "train": TrainConfig(batch_size=16, num_steps=6, eval_batch_size=16),
+        "checkpoint": CheckpointConfig(),
+        "log": LogConfig(every_steps=2, progress=False, tensorboard=False, picture=False),
+    }
+    return Config(**{**defaults, **groups})
+
+
+SMALL_VIT = {"width": 16, "depth": 2, "num_heads": 2, "hidden": 32}
+
+
+def run_command(*words: str, env: dict[str, str] | None = None, timeout: float = 300):
+    """Runs `python WORDS...` in the root and returns the finished process."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
