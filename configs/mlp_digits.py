@@ -1,12 +1,33 @@
-"""An MLP on 8x8 digits."""
-from zoo.config import *
+"""An MLP on scikit-learn's 8x8 digits: 1,437 for training, 360 for the test, stratified.
+
+    python train.py --config configs/mlp_digits.py --workdir runs/mlp_digits
+
+Must reach: 0.963 test accuracy (a tuned scikit-learn MLPClassifier less one point: 0.973 - 0.010).
+"""
+
+from __future__ import annotations
+
+from zoo.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    parse_options,
+    quick,
+)
+
 
 def get_config(argument: str = "") -> Config:
+    """`quick`: a few steps on synthetic digits."""
     options = parse_options(argument, "quick")
     config = Config(
-        model=ModelConfig("mlp", {"widths": (256,), "dropout": 0.3}),
-        data=DataConfig("embedded:digits", transform="shift(1)|normalize(0.5, 0.5)"),
-        optim=OptimConfig("adamw", 2e-3, schedule="cosine", warmup_steps=50, weight_decay=0.05),
+        model=ModelConfig("mlp", {"widths": (256, 256), "dropout": 0.3}),
+        data=DataConfig("embedded:digits", transform="normalize(0.5, 0.5)"),
+        optim=OptimConfig(
+            "adamw", 2e-3, schedule="cosine", warmup_steps=50, weight_decay=0.05
+        ),
         train=TrainConfig(batch_size=64, num_steps=1500, steps_per_call=25),
         checkpoint=CheckpointConfig(every_steps=500),
     )

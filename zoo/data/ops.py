@@ -1,84 +1,113 @@
 """Operations on examples, by a string: `shift(2)|flip|normalize(0.5, 0.5)`.
 
-An operation takes a block of examples (field -> array with a leading example axis) and, when it is
-random, draws that are a function of seed, operation and position in the stream of examples alone.
+An operation works on a block of examples (field -> array with a leading example axis) at once. What
+a random one draws is a function of seed, operation and position in the stream of examples alone.
 """
 
 from __future__ import annotations
 
+import abc
 import ast
+import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from zoo.config import UserError
+from zoo.config.parse import convert
 from zoo.data.sources import Dataset, Examples
 from zoo.registry import Registry
 
 OPS = Registry("operation")
 
 
-@dataclass(frozen=True)
-class Op:
-    """`apply(examples, uniform)`: `uniform` `[n, num_draws]` in [0, 1), None when `num_draws` is 0."""
+class Op(abc.ABC):
+    """An operation: called with a block of examples and `uniform`, numbers in [0, 1) of shape
+    `[n, num_draws]` (None when `num_draws` is 0). Its arguments are dataclass fields."""
 
-    apply: Callable[[Examples, Any], Examples]
-    num_draws: int = 0
+    num_draws: ClassVar[int] = 0
+    field: ClassVar[str] = "image"  # what it needs
+
+    def fit(self, dataset: Dataset) -> Op:
+        """The operation for this dataset; most need not look at it."""
+        return self
+
+    @abc.abstractmethod
+    def __call__(self, examples: Examples, uniform: np.ndarray | None) -> Examples:
+        """The examples, changed."""
 
 
 @OPS.register("normalize")
-def make_normalize(dataset: Dataset, mean: Any = 0.5, std: Any = 0.5) -> Op:
+@dataclass(frozen=True)
+class Normalize(Op):
     """(x / 255 - mean) / std for bytes, (x - mean) / std for floats; numbers or one a channel."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
-    def apply(examples: Examples, _: Any) -> Examples:
+    mean: float | tuple[float, ...] = 0.5
+    std: float | tuple[float, ...] = 0.5
+
+    def __call__(self, examples: Examples, uniform: np.ndarray | None) -> Examples:
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         return {**examples, "image": (scale_bytes(examples["image"]) - mean) / std}
-
-    return Op(apply)
 
 
 @OPS.register("standardize")
-def make_standardize(dataset: Dataset) -> Op:
+@dataclass(frozen=True)
+class Standardize(Op):
     """Features of mean 0 and deviation 1, as measured on the training split."""
-    mean, std = (part.astype(np.float32) for part in dataset.statistics["features"])
 
-    def apply(examples: Examples, _: Any) -> Examples:
+    field: ClassVar[str] = "features"
+    statistics: tuple[np.ndarray, np.ndarray] | None = dataclasses.field(default=None, init=False)
+
+    def fit(self, dataset: Dataset) -> Standardize:
+        fitted = Standardize()
+        mean, std = (part.astype(np.float32) for part in dataset.statistics["features"])
+        object.__setattr__(fitted, "statistics", (mean, std))
+        return fitted
+
+    def __call__(self, examples: Examples, uniform: np.ndarray | None) -> Examples:
+        assert self.statistics is not None
+        mean, std = self.statistics
         return {**examples, "features": (examples["features"] - mean) / std}
-
-    return Op(apply)
 
 
 @OPS.register("shift")
-def make_shift(dataset: Dataset, pixels: int = 1) -> Op:
+@dataclass(frozen=True)
+class Shift(Op):
     """Moves each image by up to `pixels` in y and in x; the edge that opens is filled with 0."""
-    if not isinstance(pixels, int) or pixels < 0:
-        raise UserError(f"shift({pixels!r}): pixels must be a whole number of at least 0")
 
-    def apply(examples: Examples, uniform: Any) -> Examples:
-        images = examples["image"]
-        pad = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
-        padded = np.pad(images, pad)
+    num_draws: ClassVar[int] = 2
+    pixels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.pixels < 0:
+            raise UserError(f"data.transform: shift({self.pixels}): pixels must be at least 0")
+
+    def __call__(self, examples: Examples, uniform: np.ndarray | None) -> Examples:
+        assert uniform is not None
+        images, reach = examples["image"], self.pixels
+        padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
-        dy, dx = (uniform * (2 * pixels + 1)).astype(int).T
+        dy, dx = (uniform * (2 * reach + 1)).astype(int).T
         moved = windows[np.arange(len(images)), dy, dx]  # [n, ch, y, x]
         return {**examples, "image": np.ascontiguousarray(moved.transpose(0, 2, 3, 1))}
 
-    return Op(apply, num_draws=2)
-
 
 @OPS.register("flip")
-def make_flip(dataset: Dataset) -> Op:
+@dataclass(frozen=True)
+class Flip(Op):
     """Mirrors each image left to right with probability one half."""
 
-    def apply(examples: Examples, uniform: Any) -> Examples:
+    num_draws: ClassVar[int] = 1
+
+    def __call__(self, examples: Examples, uniform: np.ndarray | None) -> Examples:
+        assert uniform is not None
         images = examples["image"]
         flipped = np.where(uniform[:, :1, None, None] < 0.5, images[:, :, ::-1], images)
         return {**examples, "image": flipped}
-
-    return Op(apply, num_draws=1)
 
 
 def scale_bytes(array: np.ndarray) -> np.ndarray:
@@ -92,15 +121,16 @@ def parse_ops(text: str, dataset: Dataset) -> tuple[Op, ...]:
     ops = []
     for part in filter(None, (p.strip() for p in text.split("|"))):
         name, arguments, keywords = _parse_call(part)
-        make = OPS.get(name)
+        kind = OPS.get(name)
         try:
-            inspect.signature(make).bind(dataset, *arguments, **keywords)
+            given = inspect.signature(kind).bind(*arguments, **keywords).arguments
         except TypeError as error:
             raise UserError(f"data.transform: {part!r}: {error}") from None
-        field = "features" if name == "standardize" else "image"
-        if name in OPS.names() and field not in dataset.shapes:
-            raise UserError(f"data.transform: {part!r} needs {field!r}, {dataset.name} has none")
-        ops.append(make(dataset, *arguments, **keywords))
+        hints = typing.get_type_hints(kind)
+        op = kind(**{k: convert(v, hints[k], f"data.transform: {name}: {k}") for k, v in given.items()})
+        if op.field not in dataset.shapes:
+            raise UserError(f"data.transform: {part!r} needs {op.field!r}, {dataset.name} has none")
+        ops.append(op.fit(dataset))
     return tuple(ops)
 
 

@@ -71,7 +71,7 @@ class TrainStream:
             uniform = None
             if op.num_draws:
                 uniform = draw_uniform(self.seed, stream, start, count, op.num_draws)[mine]
-            examples = op.apply(examples, uniform)
+            examples = op(examples, uniform)
         batch = finish(examples)
         batch["mask"] = np.ones(len(mine), np.float32)
         return {k: v.reshape(num_steps, -1, *v.shape[1:]) for k, v in batch.items()}
@@ -111,7 +111,7 @@ def read_eval(
         positions = np.arange(start, start + batch_size)[rows]
         examples = source.take(np.minimum(positions, size - 1))
         for op in ops:
-            examples = op.apply(examples, None)
+            examples = op(examples, None)
         batch: dict[str, Any] = finish(examples)
         batch["mask"] = (positions < size).astype(np.float32)
         yield batch

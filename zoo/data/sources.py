@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from zoo.registry import import_attribute
 Examples = dict[str, Any]  # field -> array with a leading example axis (or a list of arrays)
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to one split."""
 
@@ -196,6 +197,8 @@ def from_arrays(
     if not classes:
         return Dataset("arrays", splits)
     labels = np.concatenate([np.asarray(part[1]) for part in (train, test) if part is not None])
+    if not labels.size:
+        return Dataset("arrays", splits)  # which says that a split is empty
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.ndim != 1:
         raise UserError(
             f"classification needs labels [n] of whole numbers from 0, not {labels.dtype} "

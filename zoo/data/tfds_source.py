@@ -7,6 +7,7 @@ A dataset is prepared once into `data.cache`; preparing most published ones need
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +47,13 @@ def open_tfds(name: str, config: DataConfig) -> Dataset:
 
     name, *given = name.split(":")
     cache = epath.Path(config.cache or "~/.cache/zoo").expanduser() / "tfds"
+    def make_builder() -> Any:
+        return tfds.builder(name, data_dir=cache, file_format="array_record")
+
     try:
-        builder = tfds.builder(name, data_dir=cache)
+        builder = prepare(make_builder, cache)
     except tfds.core.registered.DatasetNotFoundError:
         raise UserError(f"TFDS has no dataset {name!r}") from None
-    prepare(builder, cache)
     info = builder.info
     train, test = [*given, "train", "test"][:2] if len(given) != 1 else (given[0], "test")
     if len(given) < 2 and "test" not in info.splits and "validation" in info.splits:
@@ -63,7 +66,7 @@ def open_tfds(name: str, config: DataConfig) -> Dataset:
     except (ValueError, AssertionError) as error:
         line = str(error).splitlines()[0]
         raise UserError(f"tfds:{name}: no split {train!r} or {test!r}: {line}") from None
-    label = info.features.get("label")
+    label = info.features["label"] if "label" in info.features else None
     num_classes = getattr(label, "num_classes", None)
     names = tuple(label.names) if num_classes else ()
     identity = f"{info.full_name}:{train}:{test}:{[s.num_examples for s in info.splits.values()]}"
@@ -72,23 +75,30 @@ def open_tfds(name: str, config: DataConfig) -> Dataset:
     return Dataset(f"tfds:{name}", splits, num_classes, names, digest)
 
 
-def prepare(builder: Any, cache: epath.Path) -> None:
-    """Downloads and prepares once; a lock makes other processes wait instead of doing it again."""
+def prepare(make_builder: Callable[[], Any], cache: epath.Path) -> Any:
+    """The builder, its data downloaded and prepared.
+
+    That is done once: a lock makes other processes wait, and then read what is there.
+    """
     import filelock
 
+    builder = make_builder()
     if builder.is_prepared():
-        return
+        return builder
     cache.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(str(cache / f"{builder.name}.lock")):
+        builder = make_builder()  # anew: it may have been prepared while we waited
         if builder.is_prepared():
-            return
+            return builder
         try:
-            builder.download_and_prepare(file_format="array_record")
+            builder.download_and_prepare()
         except ImportError as error:
             missing = "TensorFlow" if "tensorflow" in str(error).lower() else str(error)
             raise UserError(
                 f"tfds:{builder.name} is not prepared in {cache}, and preparing it needs {missing}: "
                 "pip install 'zoo-jax[tfds]' once, reading needs it no more"
             ) from None
-        except (OSError, ConnectionError) as error:
-            raise UserError(f"tfds:{builder.name} cannot be prepared: {error}") from None
+        except (OSError, AssertionError) as error:  # no network; files to be fetched by hand
+            line = str(error).splitlines()[0][:300]
+            raise UserError(f"tfds:{builder.name} cannot be prepared: {line}") from None
+    return builder

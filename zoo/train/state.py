@@ -21,12 +21,12 @@ class State:
     first_bad_step: the first step whose loss was not finite, -1 while there is none.
     """
 
-    step: jax.Array
+    step: Any
     params: Any
     ema: Any
     opt_state: Any
     sums: Any
-    first_bad_step: jax.Array
+    first_bad_step: Any
 
     @property
     def eval_params(self) -> Any:

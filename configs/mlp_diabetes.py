@@ -1,0 +1,34 @@
+"""An MLP on scikit-learn's diabetes table: 442 patients, 10 measurements, one value to predict.
+
+    python train.py --config configs/mlp_diabetes.py:fold0 --workdir runs/diabetes0
+
+`:fold0` to `:fold4` test on one of five parts; without one, on a fixed fifth.
+"""
+
+from __future__ import annotations
+
+from zoo.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    TaskConfig,
+    TrainConfig,
+    parse_options,
+    quick,
+)
+
+
+def get_config(argument: str = "") -> Config:
+    """`fold0` ... `fold4`: which part is the test; `quick`: a few steps on synthetic rows."""
+    folds = [f"fold{i}" for i in range(5)]
+    options = parse_options(argument, *folds, "quick")
+    fold = next(((i, 5) for i, name in enumerate(folds) if name in options), None)
+    config = Config(
+        model=ModelConfig("mlp", {"widths": (32,), "activation": "tanh", "dropout": 0.2}),
+        data=DataConfig("embedded:diabetes", transform="standardize", fold=fold),
+        task=TaskConfig("regression"),
+        optim=OptimConfig("adamw", 1e-3, schedule="cosine", weight_decay=0.1),
+        train=TrainConfig(batch_size=32, num_steps=600, steps_per_call=25),
+    )
+    return quick(config) if "quick" in options else config
