@@ -28,7 +28,7 @@ def get_config(argument: str = "") -> Config:
         model=ModelConfig("mlp", {"widths": (32,), "activation": "tanh", "dropout": 0.2}),
         data=DataConfig("embedded:diabetes", transform="standardize", fold=fold),
         task=TaskConfig("regression"),
-        optim=OptimConfig("adamw", 1e-3, schedule="cosine", weight_decay=0.1),
+        optim=OptimConfig("adamw", 1e-3, schedule="cosine", weight_decay=1.0),
         train=TrainConfig(batch_size=32, num_steps=600, steps_per_call=25),
     )
     return quick(config) if "quick" in options else config

@@ -86,10 +86,13 @@ class Checkpoints:
         self._delete_old()
 
     def wait(self) -> None:
-        """Waits for the save under way and raises what went wrong in it."""
+        """Waits for the save under way. Raises UserError when it could not be written."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
-            pending.result()
+            try:
+                pending.result()
+            except OSError as error:
+                raise UserError(f"cannot save to {self.folder}: {error}") from None
 
     def _delete_old(self) -> None:
         steps, config = self.steps(), self.config
@@ -156,7 +159,7 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(abstract_state), [loaded[p] for p in wanted])
 
     def restore_part(self, prefix: str) -> dict[str, Any]:
-        """The leaves under `prefix/` of the newest sound checkpoint, on the host, by path."""
+        """The leaves under `prefix/` of the newest sound checkpoint, on one device, by path."""
         from orbax.checkpoint import v1 as ocp
 
         steps = self.steps()
@@ -167,10 +170,12 @@ class Checkpoints:
             leaves = check_files(place)["leaves"]
         except Damage as damage:
             raise UserError(f"{place} is damaged ({damage})") from None
-        whole = ocp.load(
-            place / "state",
-            {p: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for p, x in leaves.items()},
-        )
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shapes = {
+            path: jax.ShapeDtypeStruct(x["shape"], x["dtype"], sharding=here)
+            for path, x in leaves.items()
+        }
+        whole = ocp.load(place / "state", shapes)
         return {p.removeprefix(f"{prefix}/"): x for p, x in whole.items() if p.startswith(f"{prefix}/")}
 
     def _remove_unfinished(self) -> None:

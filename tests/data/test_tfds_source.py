@@ -1,6 +1,7 @@
 """TFDS read without TensorFlow: a builder of our own, prepared into a cache."""
 
 import concurrent.futures
+import dataclasses
 import io
 
 import numpy as np
@@ -57,10 +58,11 @@ def test_prepare_once_read_and_train(tmp_path):
     result = zoo.fit(small_config(data=config, model=ModelConfig("mlp", {"widths": (8,)})))
     assert result.metrics["test"]["accuracy"] == 1.0
 
-    part = open_dataset(DataConfig(source="tfds:tiny_shapes:train[:50%]:train[50%:]", cache=str(tmp_path)))
+    halves = {"train_split": "train[:50%]", "test_split": "train[50%:]"}
+    part = open_dataset(dataclasses.replace(config, **halves))
     assert [len(s) for s in part.splits.values()] == [40, 40]
     with pytest.raises(UserError, match="no split"):
-        open_dataset(DataConfig(source="tfds:tiny_shapes:trian", cache=str(tmp_path)))
+        open_dataset(dataclasses.replace(config, train_split="trian"))
 
 
 def test_an_unknown_dataset(tmp_path):

@@ -61,6 +61,10 @@ class DataConfig:
     cache: str | None = _key(
         None, "where prepared data is kept (default: ~/.cache/zoo)", decides=False
     )
+    train_split: str = _key("train", "TFDS split to train on, also sliced: 'train[:90%]'")
+    test_split: str | None = _key(
+        None, "TFDS split to test on (default: 'test', or 'validation' where that is missing)"
+    )
     validation_fraction: float = _key(0.0, "part of the training examples held out as 'val'")
     fold: tuple[int, int] | None = _key(None, "(i, n): test on part i of n of all examples instead")
     transform: str = _key("", "operations on training examples, 'shift(2)|normalize(0.5, 0.5)'")

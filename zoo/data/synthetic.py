@@ -30,7 +30,7 @@ SIZES = {"train": 96, "test": 40}
 
 def open_synthetic(name: str, config: DataConfig) -> Dataset:
     """`synthetic:SOURCE`, SOURCE as in `data.source`. Raises UserError where no twin is known."""
-    base = name.split("/")[0].rsplit(":", 1)[0] if name.count(":") > 1 else name
+    base = name.split("/")[0]  # a TFDS name may bring its own config: imagenet2012/5.1.0
     if base not in TWINS:
         raise UserError(f"no synthetic twin of {name!r}{nearest(name, TWINS)}")
     shape, num_classes = TWINS[base]

@@ -39,13 +39,12 @@ class TfdsSource:
 
 
 def open_tfds(name: str, config: DataConfig) -> Dataset:
-    """`tfds:NAME` or `tfds:NAME:TRAIN_SPLIT:TEST_SPLIT`, splits as TFDS writes them (`train[:90%]`).
+    """`tfds:NAME`, with `data.train_split` and `data.test_split` as TFDS writes them.
 
     Raises UserError on an unknown dataset, one that needs TensorFlow to prepare, or a wrong split.
     """
     import tensorflow_datasets as tfds
 
-    name, *given = name.split(":")
     cache = epath.Path(config.cache or "~/.cache/zoo").expanduser() / "tfds"
     def make_builder() -> Any:
         return tfds.builder(name, data_dir=cache, file_format="array_record")
@@ -55,9 +54,9 @@ def open_tfds(name: str, config: DataConfig) -> Dataset:
     except tfds.core.registered.DatasetNotFoundError:
         raise UserError(f"TFDS has no dataset {name!r}") from None
     info = builder.info
-    train, test = [*given, "train", "test"][:2] if len(given) != 1 else (given[0], "test")
-    if len(given) < 2 and "test" not in info.splits and "validation" in info.splits:
-        test = "validation"  # as imagenet2012 has it: labels of the real test set are secret
+    # imagenet2012 and others keep the labels of their test set secret.
+    usual = "test" if "test" in info.splits else "validation"
+    train, test = config.train_split, config.test_split or usual
     try:
         splits: dict[str, Source] = {
             ours: TfdsSource(builder.as_data_source(split))

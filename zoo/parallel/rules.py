@@ -24,7 +24,11 @@ RULES: tuple[Rule, ...] = (
     (r"mlp/fc1/kernel$", ("fsdp", "tensor")),
     (r"mlp/fc1/bias$", ("tensor",)),
     (r"mlp/fc2/kernel$", ("tensor", "fsdp")),
-    (r"(embed|head|fc\d+)/kernel$", ("fsdp", "tensor")),
+    # The stream between blocks stays whole over `tensor`. (With its width divided as well, XLA's
+    # partitioner gave wrong gradients of what is added before the first block, on a mesh of 2x2x2
+    # CPU devices, jax 0.10.2: tests/eight_devices found it.)
+    (r"embed/kernel$", ("fsdp", None)),
+    (r"(head|fc\d+)/kernel$", ("fsdp", "tensor")),
     (r"kernel$", ("fsdp",)),
     (r"(^|/)(pos|cls|probe|bias|scale|embedding)$", ()),
 )

@@ -38,6 +38,7 @@ class Regression:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any, standardize: bool = True) -> Regression:
+        cls.num_outputs(info)
         mean, deviation = (tuple(map(float, part.reshape(-1))) for part in info.statistics["label"])
         if not standardize:
             mean, deviation = (0.0,) * len(mean), (1.0,) * len(mean)

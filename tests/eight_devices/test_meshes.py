@@ -1,0 +1,158 @@
+"""On eight simulated devices: every mesh computes what one device computes."""
+
+import dataclasses
+import functools
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALL_VIT, small_config
+from etils import epath
+from jax.sharding import AxisType
+
+import zoo
+from zoo.checkpoint import Checkpoints
+from zoo.config import ModelConfig, OptimConfig, ParallelConfig, TrainConfig, UserError
+from zoo.evaluate import evaluate
+from zoo.optim import make_optimizer
+from zoo.parallel import place_batch
+from zoo.train.build import build, eval_batches
+from zoo.train.compile import Programs
+from zoo.train.rows import read_rows
+from zoo.tree import named_leaves
+
+MESHES = [ParallelConfig(8, 1, 1), ParallelConfig(1, 8, 1), ParallelConfig(2, 4, 1), ParallelConfig(2, 2, 2)]
+
+
+VIT = ModelConfig("vit_ti4", SMALL_VIT)
+MODELS = {
+    "vit": VIT,
+    "vit_mean_scanned": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "mean"}, scan_layers=True),
+    "vit_map": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "map"}),
+    "mlp": ModelConfig("mlp", {"widths": (32, 16)}),
+}
+
+
+def make_config(parallel, model=VIT):
+    return small_config(
+        model=model,
+        # Not Adam: it makes whole steps out of the rounding errors of gradients that are zero.
+        optim=OptimConfig("sgd", 0.3, {"momentum": 0.9}, num_microbatches=2, ema_decay=0.9),
+        train=TrainConfig(batch_size=32, num_steps=3, eval_batch_size=13),
+        parallel=parallel,
+    )
+
+
+def run(parts, programs):
+    """Three steps from parameters all moved by noise, and an evaluation."""
+    random = np.random.default_rng(0)
+    state = programs.init_state()
+    shapes = jax.tree.map(np.asarray, state.params)
+    moved = jax.tree.map(lambda x: x + 0.05 * random.normal(size=x.shape).astype(x.dtype), shapes)
+    state = state.replace(params=jax.device_put(moved, programs.state_shardings.params))
+    for i in range(3):
+        batch = place_batch(parts.stream[i], programs.blocks_sharding)
+        state, report = programs.train(state, batch, 1)
+    placed = (place_batch(b, programs.batch_sharding) for b in eval_batches(parts, "test"))
+    metrics = evaluate(programs.evaluate, parts.task.summarise, state.params, placed)
+    return state, report, metrics
+
+
+@functools.cache
+def run_alone(name):
+    """The same on a mesh of one device."""
+    config = make_config(ParallelConfig(), MODELS[name])
+    parts = build(config)
+    axes = ("data", "fsdp", "tensor")
+    mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1])
+    optimizer = make_optimizer(config.optim, 3)
+    return run(parts, Programs(config, parts.task, optimizer, mesh, parts.programs.batch_shapes))
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel"),
+    [("vit", mesh) for mesh in MESHES] + [(name, MESHES[-1]) for name in MODELS if name != "vit"],
+    ids=str,
+)
+def test_every_mesh_trains_alike(name, parallel):
+    alone = run_alone(name)
+    parts = build(make_config(parallel, MODELS[name]))
+    state, report, metrics = run(parts, parts.programs)
+    np.testing.assert_allclose(report["loss"], alone[1]["loss"], rtol=1e-5)
+    assert metrics == pytest.approx(alone[2], rel=1e-5)
+    expected = named_leaves(alone[0].params)
+    for path, leaf in named_leaves(state.params).items():
+        np.testing.assert_allclose(leaf, expected[path], atol=5e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_what_lies_where(scan):
+    programs = build(make_config(ParallelConfig(2, 2, 2), dataclasses.replace(VIT, scan_layers=scan))).programs
+    state = programs.init_state()
+    prefix, lead = ("blocks/", [None]) if scan else ("blocks/00/", [])
+    params = named_leaves(state.params)
+    expected = {
+        "attn/q/kernel": ("fsdp", "tensor"),
+        "attn/out/kernel": ("tensor", "fsdp"),
+        "mlp/fc1/kernel": ("fsdp", "tensor"),
+        "mlp/fc1/bias": ("tensor",),
+        "norm1/scale": (),
+    }
+    for path, axes in expected.items():
+        leaf = params[prefix + path]
+        assert tuple(leaf.sharding.spec) == (*lead, *axes), path
+    kernel = params[prefix + "mlp/fc1/kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4
+    # Optimizer state and average lie where their parameter lies.
+    whole = named_leaves({"opt": state.opt_state, "ema": state.ema})
+    for path, leaf in whole.items():
+        for name, param in params.items():
+            if path.endswith(f"/{name}"):
+                assert leaf.sharding == param.sharding, path
+
+
+def test_a_checkpoint_moves_to_another_mesh(tmp_path):
+    source = build(make_config(ParallelConfig(2, 4, 1))).programs
+    state = source.init_state()
+    checkpoints = Checkpoints(epath.Path(tmp_path))
+    checkpoints.save(0, state)
+    checkpoints.wait()
+    target = build(make_config(ParallelConfig(1, 4, 2))).programs
+    _, moved = checkpoints.restore(target.abstract_state)
+    for (path, a), b in zip(named_leaves(state).items(), jax.tree.leaves(moved), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=path)
+    specs = named_leaves(target.state_shardings)
+    assert all(leaf.sharding.spec == specs[p].spec for p, leaf in named_leaves(moved).items())
+
+
+def test_resume_on_another_mesh_keeps_the_order(tmp_path):
+    """The same rows to rounding, half of the run on each of two meshes."""
+    config = make_config(ParallelConfig(8, 1, 1))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=4))
+    config = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, every_steps=2))
+    zoo.fit(config, tmp_path / "a")
+    zoo.fit(config, tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "checkpoints" / "00000004")
+    (tmp_path / "b" / "metrics.jsonl").unlink()
+    zoo.fit(dataclasses.replace(config, parallel=ParallelConfig(2, 2, 2)), tmp_path / "b")
+    first = {(r["step"], r["split"]): r for r in read_rows(tmp_path / "a")}
+    again = read_rows(tmp_path / "b")
+    assert [(r["step"], r["split"]) for r in again] == [(4, "test"), (4, "train")]
+    for row in again:
+        expected = first[row.pop("step"), row.pop("split")]
+        assert row == pytest.approx({k: expected[k] for k in row}, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "train", "message"),
+    [
+        (ParallelConfig(3, 1, 1), TrainConfig(24), "data=3, fsdp=1, tensor=1 does not fit 8 devices"),
+        (ParallelConfig(), TrainConfig(12), r"batch_size=12 is not divisible by the 8 .*nearest: 8 or 16"),
+        (ParallelConfig(rules=(("q/kernel", ("rows",)),)), TrainConfig(16), "no mesh axis 'rows'"),
+    ],
+)
+def test_mistakes(parallel, train, message):
+    config = small_config(model=ModelConfig("vit_ti4", SMALL_VIT), train=train, parallel=parallel)
+    with pytest.raises(UserError, match=message):
+        build(config)

@@ -1,0 +1,40 @@
+"""Every recipe runs with `:quick`, offline, and its full form is a valid config."""
+
+import pathlib
+
+import jax
+import pytest
+
+import zoo
+from zoo.config import make_config
+
+RECIPES = sorted(pathlib.Path("configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_quick(path, tmp_path):
+    config = make_config(f"{path}:quick", {"log.progress": "False", "log.tensorboard": "False"})
+    result = zoo.fit(config, tmp_path)
+    assert result.metrics["test"]["loss"] > 0
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert make_config(str(path), {}).train.num_steps > config.train.num_steps
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_its_docstring_gives_the_command(path):
+    text = path.read_text()
+    assert f"python train.py --config configs/{path.name}" in text.split('"""')[1]
+
+
+@pytest.mark.slow
+def test_imagenet_at_full_size_compiles():
+    """The full-size step, batch and all, is compiled; nothing is executed."""
+    from zoo.train.build import build
+
+    config = make_config("configs/vit_s16_imagenet.py", {"data.source": "synthetic:tfds:imagenet2012"})
+    programs = build(config).programs
+    assert programs.batch_shapes["image"].shape == (1024, 224, 224, 3)
+    compiled = programs.train_program(config.train.steps_per_call)
+    assert compiled.memory_analysis().temp_size_in_bytes > 2**30
+    params = jax.tree.leaves(programs.abstract_state.params)
+    assert sum(x.size for x in params) == 22_013_032 - 384 * 2 + 384 * 2

@@ -1,0 +1,148 @@
+"""Killed with SIGKILL at random moments, also during a save, a run ends in the same bits."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import EIGHT, ROOT, run_command
+from etils import epath
+
+from zoo.checkpoint import Checkpoints
+from zoo.train.rows import read_rows
+
+ALL_ON = [
+    "--config.data.transform=shift(1)|normalize(0.5, 0.5)",
+    "--config.model.arguments.dropout=0.2",
+    "--config.optim.ema_decay=0.99",
+    "--config.optim.num_microbatches=2",
+    "--config.data.validation_fraction=0.1",
+    "--config.train.batch_size=32",
+]
+MLP = ["configs/mlp_digits.py", *ALL_ON, "--config.train.num_steps=3000", "--config.train.steps_per_call=5",
+       "--config.log.every_steps=25", "--config.checkpoint.every_steps=75",
+       "--config.train.eval_every_steps=300"]  # fmt: skip
+VIT = ["configs/vit_digits.py", *ALL_ON, "--config.train.num_steps=240", "--config.train.steps_per_call=4",
+       "--config.log.every_steps=5", "--config.checkpoint.every_steps=12",
+       "--config.train.eval_every_steps=60", "--config.model.scan_layers=True",
+       "--config.model.arguments.stochastic_depth=0.1"]  # fmt: skip
+
+
+def command(recipe, workdir):
+    return ["train.py", "--config", *recipe, "--workdir", str(workdir)]
+
+
+def start(recipe, workdir, env):
+    return subprocess.Popen(
+        [sys.executable, *command(recipe, workdir)],
+        cwd=ROOT, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def count_lines(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def is_saving(workdir):
+    folder = workdir / "checkpoints"
+    places = [p for p in folder.iterdir() if p.name.isdigit()] if folder.exists() else []
+    return any(not (p / "manifest.json").exists() for p in places)
+
+
+def kill_when(process, condition) -> bool:
+    """SIGKILLs the process once the condition holds; False when it ended before."""
+    while process.poll() is None:
+        if condition():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def read_state(workdir):
+    checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
+    parts = ("params", "ema", "opt_state", "sums")
+    return checkpoints.last_step(), {part: checkpoints.restore_part(part) for part in parts}
+
+
+def assert_same_run(a: pathlib.Path, b: pathlib.Path):
+    (step_a, state_a), (step_b, state_b) = read_state(a), read_state(b)
+    assert step_a == step_b
+    for part in state_a:
+        assert state_a[part], part
+        assert state_a[part].keys() == state_b[part].keys()
+        for path, leaf in state_a[part].items():
+            np.testing.assert_array_equal(np.asarray(leaf), np.asarray(state_b[part][path]), err_msg=path)
+    rows = read_rows(a)
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+    assert rows == read_rows(b)
+
+
+def check_kills(recipe, folder, env, seed):
+    calm, killed = folder / "calm", folder / "killed"
+    done = run_command(*command(recipe, calm), env=env, timeout=550)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines, chance, kills, told = count_lines(calm), random.Random(seed), 0, ""
+    while kills < 5:
+        process = start(recipe, killed, env)
+        target = count_lines(killed) + chance.randint(1, max(lines // 7, 2))
+        during_save = kills in (1, 3)
+        delay = chance.uniform(0, 0.2)
+        if during_save:
+            hit = kill_when(process, lambda: count_lines(killed) >= target and is_saving(killed))
+        else:
+            hit = kill_when(process, lambda: count_lines(killed) >= target and not time.sleep(delay))
+        told += process.communicate()[0]
+        assert hit, f"the run ended before kill {kills + 1}: {told}"
+        kills += 1
+    done = run_command(*command(recipe, killed), env=env, timeout=550)
+    told += done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "removed a half-written checkpoint" in told
+    assert told.count("resuming from step") >= 3
+    assert_same_run(calm, killed)
+
+
+@pytest.mark.timeout(900)
+def test_mlp_killed_five_times(tmp_path):
+    check_kills(MLP, tmp_path, {}, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_vit_killed_five_times(tmp_path):
+    check_kills(VIT, tmp_path, {}, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_vit_killed_five_times_on_eight_devices(tmp_path):
+    recipe = [*VIT, "--config.parallel.fsdp=4", "--config.train.num_steps=120"]
+    check_kills([w for w in recipe if w != "--config.train.num_steps=240"], tmp_path, {"XLA_FLAGS": EIGHT}, seed=2)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+    recipe = [*MLP, "--config.checkpoint.every_steps=None"]
+    recipe = [w for w in recipe if w != "--config.checkpoint.every_steps=75"]
+    process = start(recipe, tmp_path / "run", {})
+    while count_lines(tmp_path / "run") < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 75
+    assert "SIGTERM: saved step" in told
+    assert "Traceback" not in told
+    step, _ = read_state(tmp_path / "run")
+    done = run_command(*command(recipe, tmp_path / "run"))
+    assert done.returncode == 0
+    assert f"resuming from step {step}" in done.stdout
