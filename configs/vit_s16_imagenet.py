@@ -2,9 +2,9 @@
 
     python train.py --config configs/vit_s16_imagenet.py --workdir gs://BUCKET/vit_s16
 
-Published: 76.5 % top-1 after 90 epochs, about 6.5 hours on a TPU v3-8. *Not run here*: only `:quick`
-(synthetic images), and the full-size step compiles. Our distortions are the fourteen of the RandAugment
-paper, through Pillow; the authors' list differs slightly.
+Published: 76.5 % top-1 after 90 epochs, about 6.5 hours on a TPU v3-8. *Not run here*: only
+`:quick` (synthetic images), and the full-size step compiles. Our distortions are the fourteen of
+the RandAugment paper, through Pillow; the authors' list differs slightly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def get_config(argument: str = "") -> Config:
     num_examples, batch_size, num_epochs = 1_281_167, 1024, 90
     config = Config(
         model=ModelConfig(
-            "vit_s16", {"pooling": "mean", "positions": "sincos"}, scan_layers=True, dtype="bfloat16"
+            "vit_s16",
+            {"pooling": "mean", "positions": "sincos"},
+            scan_layers=True,
+            dtype="bfloat16",
         ),
         data=DataConfig(
             "tfds:imagenet2012",

@@ -23,7 +23,9 @@ def make_state(value, size=50):
 
 
 def abstract(state):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
 
 
 def make(folder, **config):
@@ -121,7 +123,9 @@ def lose_the_state(folder):
     shutil.rmtree(folder / "state")
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, truncate, lose_a_file, alter_the_manifest, lose_the_state])
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, truncate, lose_a_file, alter_the_manifest, lose_the_state]
+)
 def test_a_damaged_newest_one_falls_back_and_says_so(tmp_path, damage):
     save_steps(tmp_path)
     damage(tmp_path / "00000003")
@@ -155,10 +159,18 @@ def test_only_damaged_ones_left_is_an_error(tmp_path):
 def test_another_tree_is_refused_with_every_difference(tmp_path):
     save_steps(tmp_path, (1,))
     state = make_state(0)
-    other = {"params": {"fc": {"bias": state["half"]}}, "half": state["params"]["fc"]["kernel"], "step": state["step"]}
+    other = {
+        "params": {"fc": {"bias": state["half"]}},
+        "half": state["params"]["fc"]["kernel"],
+        "step": state["step"],
+    }
     with pytest.raises(UserError) as error:
         make(tmp_path)[0].restore(abstract(other))
-    for part in ("missing params/fc/bias", "left over params/fc/kernel", r"half is bfloat16[3], not float32[50]"):
+    for part in (
+        "missing params/fc/bias",
+        "left over params/fc/kernel",
+        r"half is bfloat16[3], not float32[50]",
+    ):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -109,7 +109,9 @@ def test_impossible_combinations(values, message):
 @given(
     rate=st.floats(0, 1e6, allow_nan=False),
     steps=st.integers(1, 10**9),
-    name=st.text(st.characters(codec="ascii", exclude_characters="\\"), max_size=20).filter(lambda s: s != "None"),
+    name=st.text(st.characters(codec="ascii", exclude_characters="\\"), max_size=20).filter(
+        lambda s: s != "None"
+    ),
     fold=st.none() | st.tuples(st.integers(0, 3), st.integers(4, 9)),
 )
 def test_any_value_survives_the_command_line(rate, steps, name, fold):
@@ -148,9 +150,15 @@ def test_a_recipe_is_loaded_with_its_argument(tmp_path):
     ("body", "message"),
     [
         ("    return 3\n", "returned a int"),
-        ("    return Config(optim=OptimConfig(learning_rate='0.1'))\n", "learning_rate='0.1' is not float"),
+        (
+            "    return Config(optim=OptimConfig(learning_rate='0.1'))\n",
+            "learning_rate='0.1' is not float",
+        ),
         ("    return Config(model=ModelConfig(remat='some'))\n", "remat"),
-        ("    return Config(train=TrainConfig(batch_size=1.5))\n", "train.batch_size=1.5 is not int"),
+        (
+            "    return Config(train=TrainConfig(batch_size=1.5))\n",
+            "train.batch_size=1.5 is not int",
+        ),
     ],
 )
 def test_recipes_are_checked_too(tmp_path, body, message):
@@ -162,7 +170,7 @@ def test_recipes_are_checked_too(tmp_path, body, message):
 
 
 def test_a_missing_recipe_names_the_nearest():
-    with pytest.raises(UserError, match="configs/mlp_digits.py"):
+    with pytest.raises(UserError, match=r"configs/mlp_digits\.py"):
         load_recipe("configs/mlp_digit.py")
 
 
@@ -175,7 +183,11 @@ def test_options_are_strict():
 
 def test_command_words():
     words = ["--config", "a.py:quick", "--config.seed=3", "--workdir", "x"]
-    assert parse_command(words, ["workdir"]) == {"config": "a.py:quick", "config.seed": "3", "workdir": "x"}
+    assert parse_command(words, ["workdir"]) == {
+        "config": "a.py:quick",
+        "config.seed": "3",
+        "workdir": "x",
+    }
     for words, message in [
         (["--wrkdir=x"], "did you mean '--workdir'"),
         (["stray"], "unknown argument 'stray'"),
@@ -198,7 +210,14 @@ def test_every_key_has_a_meaning_and_show_marks_changes():
 def test_what_decides_the_arithmetic():
     keys = set(deciding(Config()))
     assert {"model.name", "seed", "train.batch_size", "train.num_steps", "init_from"} <= keys
-    free = ("log.", "checkpoint.", "parallel.", "data.folder", "data.num_workers", "train.steps_per_call")
+    free = (
+        "log.",
+        "checkpoint.",
+        "parallel.",
+        "data.folder",
+        "data.num_workers",
+        "train.steps_per_call",
+    )
     assert not [k for k in keys if k.startswith(free)]
     assert flatten(to_dict(Config())).keys() == {row.path for row in rows(Config())}
 

@@ -2,7 +2,6 @@
 
 import json
 
-
 import pytest
 from conftest import run_command
 
@@ -20,7 +19,10 @@ def attempt(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--config", QUICK, "--config.optim.learning_rat=1"], "did you mean 'optim.learning_rate'"),
+        (
+            ["--config", QUICK, "--config.optim.learning_rat=1"],
+            "did you mean 'optim.learning_rate'",
+        ),
         (["--config", QUICK, "--config.train.num_steps=many"], "train.num_steps='many' is not int"),
         (["--config", QUICK, "--config.model.arguments.withs=(3,)"], "did you mean 'widths'"),
         (
@@ -31,7 +33,10 @@ def attempt(capsys, *words):
         (["--config", QUICK, "--config.data.source=tfds:no_such"], "TFDS has no dataset 'no_such'"),
         (["--config", "configs/nothing.py"], "no recipe 'configs/nothing.py'"),
         (["--config", "configs/mlp_digits.py:quik"], "did you mean 'quick'"),
-        (["--config", QUICK, "--config.parallel.fsdp=3"], "fsdp=3, tensor=1 does not fit 1 device "),
+        (
+            ["--config", QUICK, "--config.parallel.fsdp=3"],
+            "fsdp=3, tensor=1 does not fit 1 device ",
+        ),
         (["--config", QUICK, "--config.optim.num_microbatches=3"], "not divisible"),
         (["--config", QUICK, "--config.task.name=regression"], "has 10 classes"),
         (["--config", QUICK, "--config.train.eval_every_steps=2"], "set data.validation_fraction"),
@@ -41,7 +46,9 @@ def attempt(capsys, *words):
     ],
 )
 def test_one_line(tmp_path, capsys, words, message):
-    code, err = attempt(capsys, *words, "--workdir", str(tmp_path / "run"), "--config.log.progress=False")
+    code, err = attempt(
+        capsys, *words, "--workdir", str(tmp_path / "run"), "--config.log.progress=False"
+    )
     assert code == 2, err
     assert message in err
     assert err.startswith("error: ")
@@ -56,13 +63,15 @@ def test_flags(capsys):
         (["--config", QUICK, "--wrkdir", "x"], "did you mean '--workdir'"),
     ]:
         assert attempt(capsys, *words)[0] == 2
-        code, err = attempt(capsys, *words)
+        _code, err = attempt(capsys, *words)
         assert message in err
 
 
 def test_a_missing_file_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(tmp_path))
-    code, err = attempt(capsys, "--config", "configs/mlp_mnist.py", "--workdir", str(tmp_path / "run"))
+    code, err = attempt(
+        capsys, "--config", "configs/mlp_mnist.py", "--workdir", str(tmp_path / "run")
+    )
     assert code == 2
     assert "missing file" in err
     assert "sha256" in err
@@ -96,7 +105,11 @@ def test_a_workdir_of_another_config_is_refused_and_kept(tmp_path, capsys):
         assert err.count("\n") == 1
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     # What does not decide the arithmetic may change.
-    free = ["--config.log.every_steps=1", "--config.checkpoint.keep_last=5", "--config.data.prefetch=1"]
+    free = [
+        "--config.log.every_steps=1",
+        "--config.checkpoint.keep_last=5",
+        "--config.data.prefetch=1",
+    ]
     assert attempt(capsys, *silent, *free)[0] == 0
 
 
@@ -109,7 +122,9 @@ def test_help_fits_one_screen_and_starts_without_jax():
 
 
 def test_a_wrong_key_is_told_before_jax_is_imported():
-    done = run_command("-X", "importtime", "train.py", "--config", QUICK, "--config.sed=1", "--workdir", "x")
+    done = run_command(
+        "-X", "importtime", "train.py", "--config", QUICK, "--config.sed=1", "--workdir", "x"
+    )
     assert done.returncode == 2
     assert "did you mean 'seed'" in done.stderr
     assert " jax\n" not in done.stderr
@@ -127,7 +142,8 @@ def test_zoo_config_and_verbs(capsys):
 def test_non_finite_loss_is_exit_70(tmp_path, capsys):
     words = [
         "--config", "configs/mlp_diabetes.py", "--workdir", str(tmp_path / "run"),
-        "--config.optim.name=sgd", "--config.optim.learning_rate=1e6", "--config.optim.weight_decay=0",
+        "--config.optim.name=sgd", "--config.optim.learning_rate=1e6",
+        "--config.optim.weight_decay=0",
         "--config.model.arguments.activation=relu", "--config.model.arguments.dropout=0",
         "--config.checkpoint.every_steps=1", "--config.train.steps_per_call=1",
         "--config.log.progress=False", "--config.log.every_steps=1",

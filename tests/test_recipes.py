@@ -31,7 +31,9 @@ def test_imagenet_at_full_size_compiles():
     """The full-size step, batch and all, is compiled; nothing is executed."""
     from zoo.train.build import build
 
-    config = make_config("configs/vit_s16_imagenet.py", {"data.source": "synthetic:tfds:imagenet2012"})
+    config = make_config(
+        "configs/vit_s16_imagenet.py", {"data.source": "synthetic:tfds:imagenet2012"}
+    )
     programs = build(config).programs
     assert programs.batch_shapes["image"].shape == (1024, 224, 224, 3)
     compiled = programs.train_program(config.train.steps_per_call)

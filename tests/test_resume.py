@@ -26,10 +26,12 @@ ALL_ON = [
     "--config.data.validation_fraction=0.1",
     "--config.train.batch_size=32",
 ]
-MLP = ["configs/mlp_digits.py", *ALL_ON, "--config.train.num_steps=3000", "--config.train.steps_per_call=5",
+MLP = ["configs/mlp_digits.py", *ALL_ON, "--config.train.num_steps=3000",
+       "--config.train.steps_per_call=5",
        "--config.log.every_steps=25", "--config.checkpoint.every_steps=75",
        "--config.train.eval_every_steps=300"]  # fmt: skip
-VIT = ["configs/vit_digits.py", *ALL_ON, "--config.train.num_steps=240", "--config.train.steps_per_call=4",
+VIT = ["configs/vit_digits.py", *ALL_ON, "--config.train.num_steps=240",
+       "--config.train.steps_per_call=4",
        "--config.log.every_steps=5", "--config.checkpoint.every_steps=12",
        "--config.train.eval_every_steps=60", "--config.model.scan_layers=True",
        "--config.model.arguments.stochastic_depth=0.1"]  # fmt: skip
@@ -42,7 +44,8 @@ def command(recipe, workdir):
 def start(recipe, workdir, env):
     return subprocess.Popen(
         [sys.executable, *command(recipe, workdir)],
-        cwd=ROOT, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=ROOT, env={**os.environ, **env},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
@@ -57,10 +60,11 @@ def is_saving(workdir):
     return any(not (p / "manifest.json").exists() for p in places)
 
 
-def kill_when(process, condition) -> bool:
-    """SIGKILLs the process once the condition holds; False when it ended before."""
+def kill_when(process, workdir, num_lines, during_save, delay) -> bool:
+    """SIGKILLs the process after `num_lines` rows: in a save, or after a delay. False: it ended."""
     while process.poll() is None:
-        if condition():
+        if count_lines(workdir) >= num_lines and (not during_save or is_saving(workdir)):
+            time.sleep(0 if during_save else delay)
             process.send_signal(signal.SIGKILL)
             process.wait()
             return True
@@ -81,7 +85,9 @@ def assert_same_run(a: pathlib.Path, b: pathlib.Path):
         assert state_a[part], part
         assert state_a[part].keys() == state_b[part].keys()
         for path, leaf in state_a[part].items():
-            np.testing.assert_array_equal(np.asarray(leaf), np.asarray(state_b[part][path]), err_msg=path)
+            np.testing.assert_array_equal(
+                np.asarray(leaf), np.asarray(state_b[part][path]), err_msg=path
+            )
     rows = read_rows(a)
     assert {row["split"] for row in rows} == {"train", "val", "test"}
     assert rows == read_rows(b)
@@ -97,10 +103,7 @@ def check_kills(recipe, folder, env, seed):
         target = count_lines(killed) + chance.randint(1, max(lines // 7, 2))
         during_save = kills in (1, 3)
         delay = chance.uniform(0, 0.2)
-        if during_save:
-            hit = kill_when(process, lambda: count_lines(killed) >= target and is_saving(killed))
-        else:
-            hit = kill_when(process, lambda: count_lines(killed) >= target and not time.sleep(delay))
+        hit = kill_when(process, killed, target, during_save, delay)
         told += process.communicate()[0]
         assert hit, f"the run ended before kill {kills + 1}: {told}"
         kills += 1
@@ -127,7 +130,12 @@ def test_vit_killed_five_times(tmp_path):
 @pytest.mark.timeout(1800)
 def test_vit_killed_five_times_on_eight_devices(tmp_path):
     recipe = [*VIT, "--config.parallel.fsdp=4", "--config.train.num_steps=120"]
-    check_kills([w for w in recipe if w != "--config.train.num_steps=240"], tmp_path, {"XLA_FLAGS": EIGHT}, seed=2)
+    check_kills(
+        [w for w in recipe if w != "--config.train.num_steps=240"],
+        tmp_path,
+        {"XLA_FLAGS": EIGHT},
+        seed=2,
+    )
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):

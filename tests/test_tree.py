@@ -10,7 +10,10 @@ from zoo.config import UserError
 
 def make_params(depth, rest=3):
     random = np.random.default_rng(0)
-    layer = lambda: {"attn": {"q": {"kernel": random.normal(size=(2, rest))}}, "b": random.normal(size=2)}
+    layer = lambda: {
+        "attn": {"q": {"kernel": random.normal(size=(2, rest))}},
+        "b": random.normal(size=2),
+    }
     return {"blocks": {f"{i:02d}": layer() for i in range(depth)}, "head": {"kernel": np.ones(3)}}
 
 

@@ -1,10 +1,11 @@
 """Checkpoints: written in the background by Orbax, vouched for by a manifest of our own.
 
-`FOLDER/00000100/` holds `state/` (Orbax) and `manifest.json`: every leaf (path, shape, dtype), every
-file (size, sha256), the metrics at that step. The manifest is written last, atomically; a folder
-without one is a save that was cut off. Orbax keeps no checksum of array data and reads a flipped bit
-in silence, so the manifest is compared before Orbax is asked to read. Old checkpoints go only after
-the newest one's manifest stands, which is why Orbax's own deletion policies are not used.
+`FOLDER/00000100/` holds `state/` (Orbax) and `manifest.json`: every leaf (path, shape, dtype),
+every file (size, sha256), the metrics at that step. The manifest is written last, atomically; a
+folder without one is a save that was cut off. Orbax keeps no checksum of array data and reads a
+flipped bit in silence, so the manifest is compared before Orbax is asked to read. Old checkpoints
+go only after the newest one's manifest stands, which is why Orbax's own deletion policies are not
+used.
 
 The only file that imports Orbax.
 """
@@ -103,7 +104,9 @@ class Checkpoints:
         for step in steps:
             if step not in keep and step != best:
                 place = self._place(step)
-                (place / "manifest.json").unlink()  # first, so that a cut-off deletion is no checkpoint
+                (
+                    place / "manifest.json"
+                ).unlink()  # first, so that a cut-off deletion is no checkpoint
                 place.rmtree()
 
     def best(self) -> int | None:
@@ -118,7 +121,7 @@ class Checkpoints:
         return max(scores, key=lambda step: scores[step]) if scores else None
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[int, Any] | None:
-        """The newest sound checkpoint (or that of `step`) as `(step, state)`; None when there is none.
+        """The newest sound checkpoint (or that of `step`) as `(step, state)`; None without one.
 
         Half-written saves are removed; damaged checkpoints are set aside as `STEP.damaged`; both
         are told. `abstract_state` gives structure, shapes, dtypes and shardings.
@@ -138,8 +141,8 @@ class Checkpoints:
                 place.rename(aside)
                 damaged.append(candidate)
                 self._tell(
-                    f"checkpoint of step {candidate} is damaged ({damage}); set aside as {aside.name}, "
-                    "falling back to the one before"
+                    f"checkpoint of step {candidate} is damaged ({damage}); set aside as "
+                    f"{aside.name}, falling back to the one before"
                 )
                 continue
             return candidate, self._load(place, manifest, abstract_state)
@@ -176,7 +179,9 @@ class Checkpoints:
             for path, x in leaves.items()
         }
         whole = ocp.load(place / "state", shapes)
-        return {p.removeprefix(f"{prefix}/"): x for p, x in whole.items() if p.startswith(f"{prefix}/")}
+        return {
+            p.removeprefix(f"{prefix}/"): x for p, x in whole.items() if p.startswith(f"{prefix}/")
+        }
 
     def _remove_unfinished(self) -> None:
         if not self.folder.exists() or jax.process_index():
@@ -266,7 +271,11 @@ def read_manifest(place: epath.Path) -> dict[str, Any]:
 def check_files(place: epath.Path) -> dict[str, Any]:
     """The manifest, every file compared with it. Raises Damage that names the first difference."""
     manifest = read_manifest(place)
-    found = {str(p.relative_to(place / "state")) for p in walk(place / "state")} if (place / "state").exists() else set()
+    found = (
+        {str(p.relative_to(place / "state")) for p in walk(place / "state")}
+        if (place / "state").exists()
+        else set()
+    )
     for name, entry in manifest["files"].items():
         path = place / "state" / name
         if name not in found:

@@ -1,4 +1,4 @@
-"""`zoo VERB` = `python -m zoo VERB`; `train.py` is `zoo train`. Mistakes are one line, exit code 2."""
+"""`zoo VERB` = `python -m zoo VERB`; `train.py` is `zoo train`. Mistakes: one line, exit code 2."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: zoo VERB ...\n\n  train   train a recipe\n  config  show a recipe's resolved config")
+        print("usage: zoo VERB ...\n")
+        print("  train   train a recipe\n  config  show a recipe's resolved config")
         return DONE
     return guard(_run_verb, argv)
 

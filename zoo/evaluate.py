@@ -15,7 +15,7 @@ def evaluate(
     params: Any,
     batches: Iterable[Any],
 ) -> dict[str, float]:
-    """Metrics of `params` over placed batches. The device works on one batch while the next is read."""
+    """Metrics of `params` over placed batches; one is worked on while the next is read."""
     total: Any = None
     waiting: Any = None
     for batch in batches:

@@ -72,5 +72,7 @@ def import_attribute(name: str, kind: str) -> Callable[..., Any]:
         raise UserError(f"{kind} {name!r}: cannot import {module_name!r}: {error}") from None
     if not hasattr(module, attribute):
         public = [n for n in vars(module) if not n.startswith("_")]
-        raise UserError(f"{kind} {name!r}: {module_name} has no {attribute!r}{nearest(attribute, public)}")
+        raise UserError(
+            f"{kind} {name!r}: {module_name} has no {attribute!r}{nearest(attribute, public)}"
+        )
     return getattr(module, attribute)

@@ -6,6 +6,7 @@ The canonical tree is unstacked: `blocks/00/attn/q/kernel`. A model with `scan_l
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -50,7 +51,8 @@ def match_rules(rules: Sequence[tuple[str, Any]], paths: Sequence[str]) -> dict[
 
     Raises UserError that lists every path no rule matches.
     """
-    found, missing = {}, []
+    found: dict[str, Any] = {}
+    missing: list[str] = []
     for path in paths:
         value = next((v for pattern, v in rules if re.search(pattern, path)), missing)
         if value is missing:
@@ -65,8 +67,7 @@ def is_stacked(path: str) -> bool:
     """True for a leaf with a leading layer axis: a part of a path after 'blocks' is no number."""
     parts = path.split("/")
     return any(
-        part == STACK and not following.isdigit()
-        for part, following in zip(parts[:-1], parts[1:], strict=True)
+        part == STACK and not following.isdigit() for part, following in itertools.pairwise(parts)
     )
 
 
@@ -106,7 +107,7 @@ def _stack(leaves: Sequence[Any]) -> Any:
 
 
 def layer_name(index: int) -> str:
-    """'00', '01', ...: sorted by name they are sorted by depth, up to 99 layers and beyond by int."""
+    """'00', '01', ...: two digits or more."""
     return f"{index:02d}"
 
 
@@ -117,8 +118,13 @@ def count_params(tree: Any) -> int:
 
 def overview(params: Any, places: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
     """Rows (path, shape, dtype, count[, place]) for a table of parameters."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for path, leaf in named_leaves(params).items():
-        row = (path, "x".join(map(str, leaf.shape)) or "-", str(leaf.dtype), f"{np.prod(leaf.shape, dtype=int):,}")
+        row = (
+            path,
+            "x".join(map(str, leaf.shape)) or "-",
+            str(leaf.dtype),
+            f"{np.prod(leaf.shape, dtype=int):,}",
+        )
         rows.append((*row, places[path]) if places is not None else row)
     return rows

@@ -19,7 +19,9 @@ def apply(text, images, dataset=DIGITS, seed=0):
 
 
 def test_normalize_by_hand():
-    np.testing.assert_allclose(apply("normalize(0.5, 0.25)", IMAGES), (IMAGES / 255 - 0.5) / 0.25, atol=1e-6)
+    np.testing.assert_allclose(
+        apply("normalize(0.5, 0.25)", IMAGES), (IMAGES / 255 - 0.5) / 0.25, atol=1e-6
+    )
     floats = IMAGES.astype(np.float32)
     np.testing.assert_allclose(apply("normalize((1,), (2,))", floats), (floats - 1) / 2, rtol=1e-6)
 

@@ -45,7 +45,9 @@ def test_digits_are_scikit_learns():
     images = np.concatenate([take_all(s)["image"] for s in dataset.splits.values()])
     expected = load_digits().images
     back = np.round(images[..., 0] * (16 / 255))
-    assert sorted(map(bytes, back.astype(np.uint8))) == sorted(map(bytes, expected.astype(np.uint8)))
+    assert sorted(map(bytes, back.astype(np.uint8))) == sorted(
+        map(bytes, expected.astype(np.uint8))
+    )
 
 
 def test_splits_are_disjoint_and_reproducible():
@@ -106,9 +108,13 @@ def test_mnist_5k_is_part_of_the_training_set(zoo_data):
 
 def test_a_missing_file_is_named_with_its_home(tmp_path, monkeypatch):
     monkeypatch.delenv("ZOO_DATA", raising=False)
-    with pytest.raises(UserError, match=r"train-images.*sha256 440fca.*published at http.*ZOO_DATA"):
+    with pytest.raises(
+        UserError, match=r"train-images.*sha256 440fca.*published at http.*ZOO_DATA"
+    ):
         open_dataset(DataConfig(source="files:mnist"))
-    with pytest.raises(UserError, match=r"missing file .*mnist/train-images-idx3-ubyte.gz .*sha256"):
+    with pytest.raises(
+        UserError, match=r"missing file .*mnist/train-images-idx3-ubyte.gz .*sha256"
+    ):
         open_dataset(DataConfig(source="files:mnist", folder=str(tmp_path)))
 
 

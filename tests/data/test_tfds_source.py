@@ -6,9 +6,9 @@ import io
 
 import numpy as np
 import pytest
+from conftest import small_config
 
 import zoo
-from conftest import small_config
 from zoo.config import DataConfig, ModelConfig, UserError
 from zoo.data import open_dataset, tfds_source
 
@@ -44,7 +44,9 @@ class TinyShapes(tfds.core.GeneratorBasedBuilder):
 
 def test_prepare_once_read_and_train(tmp_path):
     TinyShapes.prepared = 0
-    config = DataConfig(source="tfds:tiny_shapes", cache=str(tmp_path), transform="normalize(0.5, 0.5)")
+    config = DataConfig(
+        source="tfds:tiny_shapes", cache=str(tmp_path), transform="normalize(0.5, 0.5)"
+    )
     with concurrent.futures.ThreadPoolExecutor(3) as pool:  # all ask at once, one prepares
         datasets = list(pool.map(lambda _: open_dataset(config), range(3)))
     assert TinyShapes.prepared == 1

@@ -22,7 +22,13 @@ from zoo.train.compile import Programs
 from zoo.train.rows import read_rows
 from zoo.tree import named_leaves
 
-MESHES = [ParallelConfig(8, 1, 1), ParallelConfig(1, 8, 1), ParallelConfig(2, 4, 1), ParallelConfig(2, 2, 2)]
+MESHES = [
+    ParallelConfig(1, 4, 2),
+    ParallelConfig(8, 1, 1),
+    ParallelConfig(1, 8, 1),
+    ParallelConfig(2, 4, 1),
+    ParallelConfig(2, 2, 2),
+]
 
 
 VIT = ModelConfig("vit_ti4", SMALL_VIT)
@@ -50,7 +56,9 @@ def run(parts, programs):
     state = programs.init_state()
     shapes = jax.tree.map(np.asarray, state.params)
     moved = jax.tree.map(lambda x: x + 0.05 * random.normal(size=x.shape).astype(x.dtype), shapes)
-    state = state.replace(params=jax.device_put(moved, programs.state_shardings.params))
+    state = dataclasses.replace(
+        state, params=jax.device_put(moved, programs.state_shardings.params)
+    )
     for i in range(3):
         batch = place_batch(parts.stream[i], programs.blocks_sharding)
         state, report = programs.train(state, batch, 1)
@@ -65,14 +73,18 @@ def run_alone(name):
     config = make_config(ParallelConfig(), MODELS[name])
     parts = build(config)
     axes = ("data", "fsdp", "tensor")
-    mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1])
+    mesh = jax.make_mesh(
+        (1, 1, 1), axes, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1]
+    )
     optimizer = make_optimizer(config.optim, 3)
     return run(parts, Programs(config, parts.task, optimizer, mesh, parts.programs.batch_shapes))
 
 
 @pytest.mark.parametrize(
     ("name", "parallel"),
-    [("vit", mesh) for mesh in MESHES] + [(name, MESHES[-1]) for name in MODELS if name != "vit"],
+    [("vit", mesh) for mesh in MESHES]
+    + [(name, MESHES[-1]) for name in MODELS if name != "vit"]
+    + [("mlp", mesh) for mesh in MESHES[:-1]],
     ids=str,
 )
 def test_every_mesh_trains_alike(name, parallel):
@@ -88,7 +100,9 @@ def test_every_mesh_trains_alike(name, parallel):
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_what_lies_where(scan):
-    programs = build(make_config(ParallelConfig(2, 2, 2), dataclasses.replace(VIT, scan_layers=scan))).programs
+    programs = build(
+        make_config(ParallelConfig(2, 2, 2), dataclasses.replace(VIT, scan_layers=scan))
+    ).programs
     state = programs.init_state()
     prefix, lead = ("blocks/", [None]) if scan else ("blocks/00/", [])
     params = named_leaves(state.params)
@@ -130,7 +144,9 @@ def test_resume_on_another_mesh_keeps_the_order(tmp_path):
     """The same rows to rounding, half of the run on each of two meshes."""
     config = make_config(ParallelConfig(8, 1, 1))
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=4))
-    config = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, every_steps=2))
+    config = dataclasses.replace(
+        config, checkpoint=dataclasses.replace(config.checkpoint, every_steps=2)
+    )
     zoo.fit(config, tmp_path / "a")
     zoo.fit(config, tmp_path / "b")
     shutil.rmtree(tmp_path / "b" / "checkpoints" / "00000004")
@@ -147,8 +163,16 @@ def test_resume_on_another_mesh_keeps_the_order(tmp_path):
 @pytest.mark.parametrize(
     ("parallel", "train", "message"),
     [
-        (ParallelConfig(3, 1, 1), TrainConfig(24), "data=3, fsdp=1, tensor=1 does not fit 8 devices"),
-        (ParallelConfig(), TrainConfig(12), r"batch_size=12 is not divisible by the 8 .*nearest: 8 or 16"),
+        (
+            ParallelConfig(3, 1, 1),
+            TrainConfig(24),
+            "data=3, fsdp=1, tensor=1 does not fit 8 devices",
+        ),
+        (
+            ParallelConfig(),
+            TrainConfig(12),
+            r"batch_size=12 is not divisible by the 8 .*nearest: 8 or 16",
+        ),
         (ParallelConfig(rules=(("q/kernel", ("rows",)),)), TrainConfig(16), "no mesh axis 'rows'"),
     ],
 )

@@ -16,7 +16,9 @@ def test_products_scans_and_branches():
 
 def test_convolution():
     x, k = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
-    conv = lambda x: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    conv = lambda x: jax.lax.conv_general_dilated(
+        x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     assert count_flops(conv, x) == 2 * 64 * 27 * 5
 
 

@@ -80,7 +80,9 @@ def test_scanned_equals_unrolled_with_cache(params):
 def test_remat_changes_no_gradient(params, scan, remat):
     own = stack_layers(params) if scan else params
     grads = [
-        jax.jit(jax.grad(lambda p, r=r: (Model(scan, r).apply({"params": p}, X)[0] ** 2).sum()))(own)
+        jax.jit(jax.grad(lambda p, r=r: (Model(scan, r).apply({"params": p}, X)[0] ** 2).sum()))(
+            own
+        )
         for r in ("none", remat)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *grads)

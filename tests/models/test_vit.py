@@ -14,9 +14,15 @@ from zoo.config import UserError
 from zoo.models import MODELS
 from zoo.models.layers import sincos_positions
 
-SMALL = {**SMALL_VIT, "image_size": (8, 12), "patch_size": (4, 3), "num_channels": 2, "num_classes": 5}
+SMALL = {
+    **SMALL_VIT,
+    "image_size": (8, 12),
+    "patch_size": (4, 3),
+    "num_channels": 2,
+    "num_classes": 5,
+}
 
-# As counted by the publishers' code for 1,000 classes at 224 pixels, class token, learned positions.
+# As the publishers' code counts: 1,000 classes, 224 pixels, class token, learned positions.
 PUBLISHED = {
     "vit_ti16": 5_717_416,
     "vit_s16": 22_050_664,
@@ -92,7 +98,9 @@ def numpy_vit(params, images, model):
     rows, columns = model.grid()
     height, width = images.shape[1] // rows, images.shape[2] // columns
     patches = [
-        images[:, i * height : (i + 1) * height, j * width : (j + 1) * width].reshape(len(images), -1)
+        images[:, i * height : (i + 1) * height, j * width : (j + 1) * width].reshape(
+            len(images), -1
+        )
         for i in range(rows)
         for j in range(columns)
     ]
@@ -159,7 +167,13 @@ def test_scanned_gradients_equal_unrolled_ones():
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_training_mode(scan):
-    fields = {**SMALL, "dropout": 0.2, "stochastic_depth": 0.5, "scan_layers": scan, "remat": "full"}
+    fields = {
+        **SMALL,
+        "dropout": 0.2,
+        "stochastic_depth": 0.5,
+        "scan_layers": scan,
+        "remat": "full",
+    }
     model = zoo.create_model("vit_ti16", **fields)
     params, x = zoo.init_params(model), jnp.ones((4, 8, 12, 2))
     params["head"]["kernel"] += 1.0

@@ -32,7 +32,9 @@ def test_metrics_equal_scikit_learn():
     _, sums = task.loss(params, BATCH, None)
     got = task.summarise(jax.device_get(sums))
     labels, probabilities = BATCH["label"][:17], np.asarray(task.predict(params, BATCH))[:17]
-    assert got["loss"] == pytest.approx(metrics.log_loss(labels, probabilities, labels=[0, 1, 2]), rel=1e-5)
+    assert got["loss"] == pytest.approx(
+        metrics.log_loss(labels, probabilities, labels=[0, 1, 2]), rel=1e-5
+    )
     assert got["accuracy"] == pytest.approx(metrics.accuracy_score(labels, probabilities.argmax(1)))
 
 
@@ -40,7 +42,10 @@ def test_sums_of_parts_are_sums_of_the_whole():
     task = make()
     params = task.init(jax.random.key(0))
     whole = task.loss(params, BATCH, None)[1]
-    parts = [task.loss(params, {k: v[i : i + 5] for k, v in BATCH.items()}, None)[1] for i in range(0, 20, 5)]
+    parts = [
+        task.loss(params, {k: v[i : i + 5] for k, v in BATCH.items()}, None)[1]
+        for i in range(0, 20, 5)
+    ]
     added = jax.tree.map(lambda *xs: sum(xs), *parts)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, added)
 
@@ -62,7 +67,9 @@ def test_mixup_mixes_real_rows_only():
     params = task.init(jax.random.key(0))
     changed = {**BATCH, "features": BATCH["features"].at[17:].set(1e3)}
     key = jax.random.key(3)
-    np.testing.assert_allclose(task.loss(params, BATCH, key)[0], task.loss(params, changed, key)[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        task.loss(params, BATCH, key)[0], task.loss(params, changed, key)[0], rtol=1e-6
+    )
     assert task.loss(params, BATCH, key)[0] != task.loss(params, BATCH, jax.random.key(4))[0]
 
 
@@ -71,7 +78,10 @@ def test_mixup_mixes_real_rows_only():
     [
         (TaskConfig("clasification"), "did you mean 'classification'"),
         (TaskConfig("classification", {"smoothing": 0.1}), "did you mean 'label_smoothing'"),
-        (TaskConfig("classification", {"mixup": "much"}), "task.arguments.mixup='much' is not float"),
+        (
+            TaskConfig("classification", {"mixup": "much"}),
+            "task.arguments.mixup='much' is not float",
+        ),
         (TaskConfig("regression"), "has 3 classes"),
     ],
 )

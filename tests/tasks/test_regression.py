@@ -19,7 +19,7 @@ def test_metrics_equal_scikit_learn(targets, standardize):
 
     class Info:
         name, num_classes = "toy", None
-        statistics = {"label": (labels.mean(0), labels.std(0))}
+        statistics = {"label": (labels.mean(0), labels.std(0))}  # noqa: RUF012
 
     model = zoo.create_model("mlp", widths=(4,), num_outputs=targets, input_shape=(5,))
     task = make_task(TaskConfig("regression", {"standardize": standardize}), {"model": model}, Info)
@@ -29,7 +29,9 @@ def test_metrics_equal_scikit_learn(targets, standardize):
         "label": jnp.asarray(labels, jnp.float32),
         "mask": jnp.asarray(np.arange(24) < 20, jnp.float32),
     }
-    parts = [task.loss(params, {k: v[i : i + 8] for k, v in batch.items()}, None)[1] for i in (0, 8, 16)]
+    parts = [
+        task.loss(params, {k: v[i : i + 8] for k, v in batch.items()}, None)[1] for i in (0, 8, 16)
+    ]
     sums = jax.tree.map(lambda *xs: np.sum([np.asarray(x, np.float64) for x in xs], axis=0), *parts)
     got = task.summarise(sums)
     predicted = np.asarray(task.predict(params, batch), np.float64).reshape(labels.shape)[:20]

@@ -9,7 +9,15 @@ import pytest
 from conftest import SMALL_VIT, small_config
 
 import zoo
-from zoo.config import CheckpointConfig, LogConfig, ModelConfig, OptimConfig, TaskConfig, TrainConfig, UserError
+from zoo.config import (
+    CheckpointConfig,
+    LogConfig,
+    ModelConfig,
+    OptimConfig,
+    TaskConfig,
+    TrainConfig,
+    UserError,
+)
 from zoo.train import read_rows
 from zoo.tree import named_leaves
 
@@ -22,7 +30,9 @@ def fit_arrays(workdir=None, **groups):
     groups = {"train": TrainConfig(batch_size=30, num_steps=60), **groups}
     config = small_config(optim=OptimConfig("adam", 1e-2), **groups)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, transform=""))
-    return zoo.fit(config, workdir, train=(IMAGES[:200], LABELS[:200]), test=(IMAGES[200:], LABELS[200:]))
+    return zoo.fit(
+        config, workdir, train=(IMAGES[:200], LABELS[:200]), test=(IMAGES[200:], LABELS[200:])
+    )
 
 
 def test_arrays_in_predictions_out():
@@ -79,7 +89,9 @@ def test_what_a_workdir_holds(tmp_path):
         train=TrainConfig(batch_size=16, num_steps=6, eval_every_steps=3),
         checkpoint=CheckpointConfig(every_steps=3, best_metric="val/accuracy"),
     )
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation_fraction=0.25))
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, validation_fraction=0.25)
+    )
     zoo.fit(config, tmp_path)
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
@@ -92,7 +104,11 @@ def test_what_a_workdir_holds(tmp_path):
     ]  # fmt: skip
     assert {"loss", "accuracy", "gradient_norm", "learning_rate"} <= set(rows[0])
     assert json.loads((tmp_path / "config.json").read_text())["train"]["num_steps"] == 6
-    assert json.loads((tmp_path / "data.json").read_text())["examples"] == {"train": 72, "val": 24, "test": 40}
+    assert json.loads((tmp_path / "data.json").read_text())["examples"] == {
+        "train": 72,
+        "val": 24,
+        "test": 40,
+    }
     assert "jax" in json.loads((tmp_path / "versions.json").read_text())
     assert "fc1/kernel" in (tmp_path / "parameters.txt").read_text()
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
@@ -126,7 +142,9 @@ def test_other_data_in_the_same_workdir_is_refused(tmp_path):
 
 def test_init_from_takes_the_parameters_of_a_run(tmp_path):
     first = zoo.fit(small_config(), tmp_path / "first")
-    config = small_config(init_from=str(tmp_path / "first"), train=TrainConfig(batch_size=16, num_steps=0))
+    config = small_config(
+        init_from=str(tmp_path / "first"), train=TrainConfig(batch_size=16, num_steps=0)
+    )
     second = zoo.fit(config, tmp_path / "second")
     a, b = named_leaves(first.params), named_leaves(second.params)
     assert all((np.asarray(a[p]) == np.asarray(b[p])).all() for p in a)

@@ -11,8 +11,8 @@ from conftest import SMALL_VIT, small_config
 
 from zoo.config import ModelConfig, OptimConfig
 from zoo.train.build import build
-from zoo.train.step import average, make_train_step, scan_steps
 from zoo.train.state import init_state
+from zoo.train.step import average, make_train_step, scan_steps
 from zoo.tree import named_leaves
 
 VIT = ModelConfig("vit_ti4", SMALL_VIT)
@@ -26,7 +26,9 @@ def make(config, masked=0):
     optimizer = optax.sgd(0.5)
     step = make_train_step(parts.task, optimizer, config)
     batch = jax.tree.map(lambda x: x[0], block)
-    state = init_state(parts.task, optimizer, batch, jax.random.key(0), config.optim.ema_decay is not None)
+    state = init_state(
+        parts.task, optimizer, batch, jax.random.key(0), config.optim.ema_decay is not None
+    )
     return parts, step, state, block
 
 
@@ -113,14 +115,18 @@ def test_dropout_differs_by_step_and_seed():
     losses = set()
     for seed, at in [(0, 0), (0, 1), (1, 0)]:
         changed = dataclasses.replace(config, seed=seed)
-        _, step, state, block = make(changed)
+        _, step, state, _block = make(changed)
         batch = jax.tree.map(lambda x: x[0], make(config)[3])
-        losses.add(float(jax.jit(step)(state.replace(step=jnp.int32(at)), batch)[1]["loss"]))
+        losses.add(
+            float(jax.jit(step)(dataclasses.replace(state, step=jnp.int32(at)), batch)[1]["loss"])
+        )
     assert len(losses) == 3
 
 
 def test_the_average_by_hand():
     ema, params = {"w": jnp.array([1.0])}, {"w": jnp.array([2.0])}
-    assert float(average(ema, params, 0.99, jnp.int32(0))["w"][0]) == pytest.approx(0.1 * 1 + 0.9 * 2)
+    assert float(average(ema, params, 0.99, jnp.int32(0))["w"][0]) == pytest.approx(
+        0.1 * 1 + 0.9 * 2
+    )
     late = average(ema, params, 0.99, jnp.int32(10**6))
     assert float(late["w"][0]) == pytest.approx(0.99 * 1 + 0.01 * 2)

@@ -58,7 +58,9 @@ def set_values(config: Any, values: Mapping[str, Any]) -> Any:
     Raises UserError on an unknown key or a value that does not convert.
     """
     for path, value in values.items():
-        config = _replace(config, path.split("."), value, path, type(config), list(key_paths(type(config))))
+        config = _replace(
+            config, path.split("."), value, path, type(config), list(key_paths(type(config)))
+        )
     return config
 
 
@@ -81,7 +83,9 @@ def group_type(hint: Any) -> type | None:
     return None
 
 
-def _replace(node: Any, parts: list[str], value: Any, path: str, cls: type, known: list[str]) -> Any:
+def _replace(
+    node: Any, parts: list[str], value: Any, path: str, cls: type, known: list[str]
+) -> Any:
     """Walks one step of a dotted path; absent groups are made with their defaults."""
     node = cls() if node is None else node
     head, rest = parts[0], parts[1:]
@@ -92,13 +96,16 @@ def _replace(node: Any, parts: list[str], value: Any, path: str, cls: type, know
     group = group_type(hint)
     if group is not None:
         if not rest:
-            raise UserError(f"{path!r} is a group: set one of its keys, e.g. {next(key_paths(group, path + '.'))}")
+            example = next(key_paths(group, f"{path}."))
+            raise UserError(f"{path!r} is a group: set one of its keys, e.g. {example}")
         new = _replace(current, rest, value, path, group, known)
     elif rest and typing.get_origin(hint) is dict:
         entry_type = typing.get_args(hint)[1]
         new = {**current, ".".join(rest): convert(value, entry_type, path)}
     elif rest:
-        raise UserError(f"no config key {path!r}: {head!r} is a plain value{_nearest_key(path, known)}")
+        raise UserError(
+            f"no config key {path!r}: {head!r} is a plain value{_nearest_key(path, known)}"
+        )
     else:
         new = convert(value, hint, path)
     return dataclasses.replace(node, **{head: new})
@@ -121,7 +128,11 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         value = None
     try:
         adapter = pydantic.TypeAdapter(hint)
-        if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)) and hint is not Any:
+        if (
+            isinstance(value, bool)
+            and bool not in (hint, *typing.get_args(hint))
+            and hint is not Any
+        ):
             raise ValueError  # pydantic would take True for the number 1
         return adapter.validate_python(value)
     except (pydantic.ValidationError, ValueError):
@@ -134,7 +145,9 @@ def _takes_text(hint: Any) -> bool:
     """True for str, str | None and Literal of strings: there '1' stays text."""
     if typing.get_origin(hint) is typing.Literal:
         return True
-    return hint is str or str in typing.get_args(hint) and typing.get_origin(hint) is types.UnionType
+    return hint is str or (
+        str in typing.get_args(hint) and typing.get_origin(hint) is types.UnionType
+    )
 
 
 def _parse_literal(text: str) -> Any:
@@ -152,7 +165,11 @@ def describe_type(hint: Any) -> str:
     """A hint as a person writes it."""
     if typing.get_origin(hint) is typing.Literal:
         return " | ".join(map(repr, typing.get_args(hint)))
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    return (
+        hint.__name__
+        if isinstance(hint, type) and not typing.get_args(hint)
+        else str(hint).replace("typing.", "")
+    )
 
 
 def _check_types(config: Any, prefix: str = "") -> Any:
@@ -182,7 +199,9 @@ def parse_command(argv: Sequence[str], flags: Sequence[str]) -> dict[str, str]:
     while words:
         word = words.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not (name in flags or name == "config" or name.startswith("config.")):
+        if not word.startswith("--") or not (
+            name in flags or name == "config" or name.startswith("config.")
+        ):
             known = [f"--{f}" for f in ("config", *flags)]
             raise UserError(f"unknown argument {word!r}{nearest(word, known)}")
         if not equals:

@@ -1,4 +1,4 @@
-"""Every key a run can have: its type, default and meaning, and which combinations are impossible."""
+"""Every key a run can have: type, default, meaning; and which combinations are impossible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def nearest(word: str, choices: Iterable[str], what: str = "did you mean") -> st
 
 
 def _key(default: Any, meaning: str, *, decides: bool = True) -> Any:
-    """A field of a group. `decides=False`: it does not decide the arithmetic, a resume may change it."""
+    """A field of a group. `decides=False`: a resume may change it, no arithmetic depends on it."""
     metadata = {"meaning": meaning, "decides": decides}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -43,7 +43,9 @@ class ModelConfig:
     remat: Literal["none", "full", "dots"] = _key(
         "none", "what the backward pass computes again: nothing, all, all but matrix products"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = _key("float32", "arithmetic inside the model")
+    dtype: Literal["float32", "bfloat16", "float16"] = _key(
+        "float32", "arithmetic inside the model"
+    )
     param_dtype: Literal["float32", "bfloat16"] = _key("float32", "how parameters are stored")
 
 
@@ -94,7 +96,9 @@ class OptimConfig:
     schedule_arguments: dict[str, Any] = _key({}, "further arguments, e.g. final=0.1 (of the peak)")
     warmup_steps: int = _key(0, "steps of linear warm-up from 0")
     weight_decay: float = _key(0.0, "decoupled decay, multiplied by the learning rate")
-    decay_pattern: str = _key("kernel$", "regex of the parameter paths that decay, l1 and l2 act on")
+    decay_pattern: str = _key(
+        "kernel$", "regex of the parameter paths that decay, l1 and l2 act on"
+    )
     l1: float = _key(0.0, "l1 * sum |w| is added to the loss that is minimised")
     l2: float = _key(0.0, "l2 / 2 * sum w^2 is added to the loss that is minimised")
     clip_norm: float | None = _key(None, "gradients are scaled to at most this global norm")
@@ -185,9 +189,7 @@ def check_config(config: Config) -> Config:
             f"(nearest: {max(batch // parts, 1) * parts} or {(batch // parts + 1) * parts})"
         )
     if not 0 <= c.data.validation_fraction < 1:
-        raise UserError(
-            f"data.validation_fraction={c.data.validation_fraction} is not in [0, 1)"
-        )
+        raise UserError(f"data.validation_fraction={c.data.validation_fraction} is not in [0, 1)")
     if c.data.fold and not 0 <= c.data.fold[0] < c.data.fold[1]:
         raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n")
     if c.optim.warmup_steps > c.train.num_steps:
@@ -243,7 +245,7 @@ def _require_positive(config: Config) -> None:
 
 
 def quick(config: Config) -> Config:
-    """Returns the recipe as a few steps on the synthetic twin of its data, for a first look or CI."""
+    """Returns the recipe as a few steps on the synthetic twin of its data: a first look, or CI."""
     source = config.data.source
     replace = dataclasses.replace
     return replace(

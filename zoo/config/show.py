@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from typing import Any
 
-from zoo.config.parse import group_type, describe_type
+from zoo.config.parse import describe_type, group_type
 from zoo.config.schema import Config
 
 
@@ -34,7 +34,7 @@ def deciding(config: Config) -> dict[str, Any]:
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """What `to_dict` made, by dotted key; dict-valued keys such as model.arguments stay whole."""
     keys = {row.path for row in rows(Config())}
-    out = {}
+    out: dict[str, Any] = {}
     for name, value in tree.items():
         path = prefix + name
         if isinstance(value, dict) and path not in keys:

@@ -1,6 +1,6 @@
 """Data: sources, operations, and batches that are a pure function of (seed, step)."""
 
-from zoo.data import images as _images  # registers its operations
+from zoo.data import images as _images  # noqa: F401  (registers its operations)
 from zoo.data.ops import OPS, Op, parse_ops, without_random
 from zoo.data.pipeline import TrainStream, read_ahead, read_eval
 from zoo.data.sources import (

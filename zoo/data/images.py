@@ -28,7 +28,9 @@ class ImageOp(Op):
     def __call__(self, examples: Examples, uniform: np.ndarray | None) -> Examples:
         images = examples["image"]
         draws = np.zeros((len(images), 0)) if uniform is None else uniform
-        changed = [from_pillow(self.change(to_pillow(x), u)) for x, u in zip(images, draws, strict=True)]
+        changed = [
+            from_pillow(self.change(to_pillow(x), u)) for x, u in zip(images, draws, strict=True)
+        ]
         same = all(x.shape == changed[0].shape for x in changed)
         return {**examples, "image": np.stack(changed) if same else changed}
 

@@ -127,7 +127,9 @@ def parse_ops(text: str, dataset: Dataset) -> tuple[Op, ...]:
         except TypeError as error:
             raise UserError(f"data.transform: {part!r}: {error}") from None
         hints = typing.get_type_hints(kind)
-        op = kind(**{k: convert(v, hints[k], f"data.transform: {name}: {k}") for k, v in given.items()})
+        op = kind(
+            **{k: convert(v, hints[k], f"data.transform: {name}: {k}") for k, v in given.items()}
+        )
         if op.field not in dataset.shapes:
             raise UserError(f"data.transform: {part!r} needs {op.field!r}, {dataset.name} has none")
         ops.append(op.fit(dataset))
@@ -143,7 +145,9 @@ def _parse_call(part: str) -> tuple[str, list[Any], dict[str, Any]]:
         arguments = [ast.literal_eval(a) for a in call.args]
         keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
-        raise UserError(f"data.transform: cannot read {part!r} (write name or name(1, 2))") from None
+        raise UserError(
+            f"data.transform: cannot read {part!r} (write name or name(1, 2))"
+        ) from None
     return name.strip(), arguments, keywords
 
 

@@ -86,7 +86,9 @@ class TrainStream:
         return out
 
 
-def read_ahead(stream: TrainStream, first_block: int, *, num_workers: int, prefetch: int) -> Iterator[Batch]:
+def read_ahead(
+    stream: TrainStream, first_block: int, *, num_workers: int, prefetch: int
+) -> Iterator[Batch]:
     """Blocks from `first_block` on, prepared ahead by Grain in a thread or in worker processes."""
     import grain
 
@@ -96,10 +98,14 @@ def read_ahead(stream: TrainStream, first_block: int, *, num_workers: int, prefe
 
         if not flags.FLAGS.is_parsed():
             flags.FLAGS(["zoo"])  # Grain's workers read absl flags, which nobody here parses
-        ahead = blocks.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch))
+        ahead = blocks.to_iter_dataset(
+            grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
+        )
         options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=prefetch)
         return iter(ahead.mp_prefetch(options))
-    return iter(blocks.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)))
+    return iter(
+        blocks.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch))
+    )
 
 
 def read_eval(

@@ -13,15 +13,20 @@ from zoo.config import DataConfig, UserError, nearest
 from zoo.data.sources import ArraySource, Dataset, Source
 
 MNIST_HOME = "http://yann.lecun.com/exdb/mnist/"
+# sha256 of each published file, by dataset
+MNIST_DIGESTS = {
+    "train-images": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
 # dataset -> (where it is published, file -> sha256)
 PUBLISHED = {
     "mnist": (
         MNIST_HOME,
         {
-            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            f"{name}-idx{3 if 'images' in name else 1}-ubyte.gz": digest
+            for name, digest in MNIST_DIGESTS.items()
         },
     ),
 }

@@ -130,7 +130,9 @@ def open_dataset(config: DataConfig) -> Dataset:
     else:
         raise UserError(f"data.source={config.source!r} is unknown{nearest(kind, openers)}")
     if kind != "tfds" and (config.train_split, config.test_split) != ("train", None):
-        raise UserError(f"data.train_split and data.test_split are for tfds:, not {config.source!r}")
+        raise UserError(
+            f"data.train_split and data.test_split are for tfds:, not {config.source!r}"
+        )
     return resplit(dataset, config)
 
 
@@ -152,7 +154,10 @@ def _fold(dataset: Dataset, index: int, num_folds: int) -> Dataset:
     folds = kind(num_folds, shuffle=True, random_state=0)
     labels = every.arrays["label"]
     train, test = list(folds.split(labels.reshape(len(labels), -1), labels))[index]
-    splits: dict[str, Source] = {"train": SubsetSource(every, train), "test": SubsetSource(every, test)}
+    splits: dict[str, Source] = {
+        "train": SubsetSource(every, train),
+        "test": SubsetSource(every, test),
+    }
     return dataclasses.replace(dataset, splits=splits, fingerprint="")
 
 
@@ -166,7 +171,10 @@ def _hold_out(dataset: Dataset, fraction: float) -> Dataset:
     train = dataset.splits["train"]
     labels = np.asarray(train.take(np.arange(len(train)))["label"]) if dataset.num_classes else None
     kept, held = split_indices(len(train), fraction, labels)
-    splits = {"train": SubsetSource(train, kept), "val": SubsetSource(train, held)}
+    splits: dict[str, Source] = {
+        "train": SubsetSource(train, kept),
+        "val": SubsetSource(train, held),
+    }
     splits |= {name: s for name, s in dataset.splits.items() if name not in splits}
     return dataclasses.replace(dataset, splits=splits)
 
@@ -186,10 +194,8 @@ def split_indices(
     return np.sort(kept), np.sort(held)
 
 
-def from_arrays(
-    train: tuple[Any, Any], test: tuple[Any, Any] | None, *, classes: bool
-) -> Dataset:
-    """A dataset of the user's own arrays, `(inputs, labels)`: images `[n, y, x(, ch)]` or rows `[n, d]`.
+def from_arrays(train: tuple[Any, Any], test: tuple[Any, Any] | None, *, classes: bool) -> Dataset:
+    """A dataset of the user's own `(inputs, labels)`: images `[n, y, x(, ch)]` or rows `[n, d]`.
 
     With `classes` the labels are the numbers 0 ... n - 1 of classes. Raises UserError otherwise.
     """
@@ -224,4 +230,6 @@ def array_inputs(inputs: Any) -> dict[str, np.ndarray]:
         return {"image": inputs[..., None]}
     if inputs.ndim == 4:
         return {"image": inputs}
-    raise UserError(f"inputs of shape {inputs.shape} are neither rows [n, d] nor images [n, y, x(, ch)]")
+    raise UserError(
+        f"inputs of shape {inputs.shape} are neither rows [n, d] nor images [n, y, x(, ch)]"
+    )

@@ -46,6 +46,7 @@ def open_tfds(name: str, config: DataConfig) -> Dataset:
     import tensorflow_datasets as tfds
 
     cache = epath.Path(config.cache or "~/.cache/zoo").expanduser() / "tfds"
+
     def make_builder() -> Any:
         return tfds.builder(name, data_dir=cache, file_format="array_record")
 
@@ -65,7 +66,7 @@ def open_tfds(name: str, config: DataConfig) -> Dataset:
     except (ValueError, AssertionError) as error:
         line = str(error).splitlines()[0]
         raise UserError(f"tfds:{name}: no split {train!r} or {test!r}: {line}") from None
-    label = info.features["label"] if "label" in info.features else None
+    label = info.features.get("label", None)
     num_classes = getattr(label, "num_classes", None)
     names = tuple(label.names) if num_classes else ()
     identity = f"{info.full_name}:{train}:{test}:{[s.num_examples for s in info.splits.values()]}"
@@ -94,8 +95,8 @@ def prepare(make_builder: Callable[[], Any], cache: epath.Path) -> Any:
         except ImportError as error:
             missing = "TensorFlow" if "tensorflow" in str(error).lower() else str(error)
             raise UserError(
-                f"tfds:{builder.name} is not prepared in {cache}, and preparing it needs {missing}: "
-                "pip install 'zoo-jax[tfds]' once, reading needs it no more"
+                f"tfds:{builder.name} is not prepared in {cache}, and preparing it needs "
+                f"{missing}: pip install 'zoo-jax[tfds]' once, reading needs it no more"
             ) from None
         except (OSError, AssertionError) as error:  # no network; files to be fetched by hand
             line = str(error).splitlines()[0][:300]

@@ -1,4 +1,4 @@
-"""One stack for all models: layers unrolled or scanned, rematerialised or not, with aux and cache."""
+"""One stack for all models: layers unrolled or scanned, remat or not, with aux and cache."""
 
 from __future__ import annotations
 
@@ -89,5 +89,7 @@ def init_stack_cache(make_one: Callable[[], Any], depth: int, scan: bool) -> Any
 
 def _kind_and_fields(block: nn.Module) -> tuple[Any, dict[str, Any]]:
     """A template's class and fields, to build copies of it under other names and transforms."""
-    names = [f.name for f in dataclasses.fields(block) if f.init and f.name not in ("parent", "name")]
+    names = [
+        f.name for f in dataclasses.fields(block) if f.init and f.name not in ("parent", "name")
+    ]
     return type(block), {name: getattr(block, name) for name in names}

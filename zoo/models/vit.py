@@ -185,7 +185,12 @@ class ViT(nn.Module):
     def _pool(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
         if self.pooling == "map":
             return AttentionPool(
-                self.num_heads, self.hidden, self.norm_epsilon, self.dtype, self.param_dtype, name="pool"
+                self.num_heads,
+                self.hidden,
+                self.norm_epsilon,
+                self.dtype,
+                self.param_dtype,
+                name="pool",
             )(x)
         return x[:, 0] if self.pooling == "cls" else x.mean(axis=1)
 

@@ -85,12 +85,14 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
         p for p in wanted if found[p].shape != wanted[p].shape or found[p].dtype != wanted[p].dtype
     ]
     if wrong:
-        raise UserError(f"init_from={config.init_from!r} is of another model, it differs in {', '.join(wrong)}")
+        raise UserError(
+            f"init_from={config.init_from!r} is of another model, it differs in {', '.join(wrong)}"
+        )
     params = jax.tree.unflatten(jax.tree.structure(state.params), [found[p] for p in wanted])
     params = jax.device_put(params, programs.state_shardings.params)
     progress.tell(f"parameters from {config.init_from}")
     ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, params)
-    return state.replace(params=params, ema=ema)
+    return dataclasses.replace(state, params=params, ema=ema)
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:
@@ -106,7 +108,9 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     (folder / "parameters.txt").write_text("\n".join(lines) + f"\ntotal {count_params(params):,}\n")
 
 
@@ -127,6 +131,8 @@ def finish(loop: Loop, state: State) -> Result:
     if shown in metrics:
         loop.progress.table(title, metrics[shown])
     if folder is not None and rows and parts.config.log.picture and jax.process_index() == 0:
-        draw_curves(rows, folder / "curves.png", f"{parts.config.model.name} on {parts.dataset.name}")
+        draw_curves(
+            rows, folder / "curves.png", f"{parts.config.model.name} on {parts.dataset.name}"
+        )
         loop.progress.tell(f"curves: {folder / 'curves.png'}")
     return Result(parts.model, state.eval_params, metrics, loop.writers.history, parts)

@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 
 from zoo.config import Config, UserError, nearest
 from zoo.data import (
@@ -104,7 +103,9 @@ def choose_ops(config: Config, dataset: Dataset) -> tuple[tuple[Op, ...], tuple[
         return ops, without_random(ops)
     eval_ops = parse_ops(config.data.eval_transform, dataset)
     if len(without_random(eval_ops)) < len(eval_ops):
-        raise UserError(f"data.eval_transform={config.data.eval_transform!r} has a random operation")
+        raise UserError(
+            f"data.eval_transform={config.data.eval_transform!r} has a random operation"
+        )
     return ops, eval_ops
 
 
@@ -112,7 +113,9 @@ def batch_specs(source: Source, ops: tuple[Op, ...], batch_size: int) -> dict[st
     """Shapes and dtypes of a global batch, from one real example."""
     example = TrainStream(source, ops, 1, 1).read(0, 1)
     return {
-        name: jax.ShapeDtypeStruct((batch_size, *x.shape[2:]), jax.dtypes.canonicalize_dtype(x.dtype))
+        name: jax.ShapeDtypeStruct(
+            (batch_size, *x.shape[2:]), jax.dtypes.canonicalize_dtype(x.dtype)
+        )
         for name, x in example.items()
     }
 
@@ -134,7 +137,10 @@ def build_model(config: Config, dataset: Dataset, batch: dict[str, Any]) -> nn.M
     if len(shape) == 3:
         known |= {"image_size": shape[:2], "num_channels": shape[2]}
     elif "image_size" in fields:
-        raise UserError(f"model {config.model.name!r} takes images, {dataset.name} has rows of {shape[0]} numbers")
+        raise UserError(
+            f"model {config.model.name!r} takes images, "
+            f"{dataset.name} has rows of {shape[0]} numbers"
+        )
     for name, value in known.items():
         if name in fields:
             given.setdefault(name, value)

@@ -1,7 +1,8 @@
-"""The one place where steps become programs: mesh, shardings, donation, ahead-of-time compilation."""
+"""The one place where steps become programs: mesh, shardings, donation, compilation."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -50,7 +51,8 @@ class Programs:
         shapes = jax.eval_shape(init, self._key)
         specs = choose_specs(shapes.params, mesh, config.parallel.rules)
         whole = jax.tree.map(lambda _: P(), shapes)
-        self.specs = whole.replace(
+        self.specs = dataclasses.replace(
+            whole,
             params=specs,
             ema=None if shapes.ema is None else specs,
             opt_state=like_params(specs, shapes.params, optimizer, shapes.opt_state),
@@ -74,7 +76,9 @@ class Programs:
         """The compiled program for batches stacked `num_steps` high."""
         if ("train", num_steps) not in self._compiled:
             batches = {
-                k: jax.ShapeDtypeStruct((num_steps, *s.shape), s.dtype, sharding=self.blocks_sharding)
+                k: jax.ShapeDtypeStruct(
+                    (num_steps, *s.shape), s.dtype, sharding=self.blocks_sharding
+                )
                 for k, s in self.batch_shapes.items()
             }
             self._compile(("train", num_steps), self.jit_train(), self.abstract_state, batches)

@@ -20,13 +20,19 @@ def draw_curves(rows: list[Row], path: epath.Path, title: str) -> None:
     splits = {row["split"] for row in rows}
     names = [k for k in _metric_names(rows) if k not in ("gradient_norm", "learning_rate")]
     names += [k for k in ("gradient_norm", "learning_rate") if k in _metric_names(rows)]
-    figure = Figure(figsize=(4.2 * min(len(names), 3), 3.2 * -(-len(names) // 3)), layout="constrained")
+    figure = Figure(
+        figsize=(4.2 * min(len(names), 3), 3.2 * -(-len(names) // 3)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     for i, name in enumerate(names):
         axes = figure.add_subplot(-(-len(names) // 3), min(len(names), 3), i + 1)
         for split in sorted(splits, key=list(_COLORS).index):
-            points = [(r["step"], r[name]) for r in rows if r["split"] == split and r.get(name) is not None]
+            points = [
+                (r["step"], r[name])
+                for r in rows
+                if r["split"] == split and r.get(name) is not None
+            ]
             if points:
                 _draw_line(axes, points, split)
         axes.set_title(name.replace("_", " "))

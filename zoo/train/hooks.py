@@ -28,7 +28,9 @@ class Calendar:
 
     def next_event(self, step: int) -> int:
         """The first step after `step` at which the loop has something to do."""
-        events = [step + every - step % every for every in (self.log, self.evaluate, self.save) if every]
+        events = [
+            step + every - step % every for every in (self.log, self.evaluate, self.save) if every
+        ]
         return min(s for s in (*events, *self._fixed) if s > step)
 
 
@@ -55,7 +57,9 @@ class Writers:
 
     def write_timing(self, step: int, values: dict[str, float]) -> None:
         """One row of speeds."""
-        self._emit("timing", step, {"step": step, **values}, {f"timing/{k}": v for k, v in values.items()})
+        self._emit(
+            "timing", step, {"step": step, **values}, {f"timing/{k}": v for k, v in values.items()}
+        )
 
     def _emit(self, name: str, step: int, row: dict[str, Any], scalars: dict[str, float]) -> None:
         if self._rows:

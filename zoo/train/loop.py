@@ -32,7 +32,9 @@ class Loop:
         self.progress = progress
         self.checkpoints: Checkpoints | None = None
         if workdir is not None:
-            self.checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint, progress.tell)
+            self.checkpoints = Checkpoints(
+                workdir / "checkpoints", config.checkpoint, progress.tell
+            )
 
     def run(self, state: State) -> State:
         """Trains to the last step. Raises NonFiniteLoss, or Stopped after saving on request."""
@@ -66,8 +68,8 @@ class Loop:
             self.checkpoints.wait()
 
     def _portions(self, step: int) -> Iterator[tuple[Any, int]]:
-        """Placed batches for one dispatch each: a whole block, or its steps one by one where an event
-        falls inside it or the run begins there."""
+        """Placed batches, one dispatch each: whole blocks, or single steps of a block inside which
+        an event falls or the run begins."""
         size = self.parts.stream.steps_per_block
         for first, block, steps in self._blocks(step // size):
             start = max(step - first, 0)
@@ -79,7 +81,7 @@ class Loop:
                 yield jax.tree.map(lambda x, i=i: x[i : i + 1], block), 1
 
     def _blocks(self, first: int) -> Iterator[tuple[int, Any, int]]:
-        """(first step, placed block, number of steps), each placed while the one before is in use."""
+        """(first step, placed block, number of steps), placed while the one before is in use."""
         data, stream = self.parts.config.data, self.parts.stream
         if first >= len(stream):
             return
@@ -100,7 +102,9 @@ class Loop:
         seconds = self.programs.compile_seconds - before
         if seconds:
             self.progress.pause()
-            self.progress.tell(f"compiled {num_steps} step{'s' * (num_steps > 1)} a call in {seconds:.1f} s")
+            self.progress.tell(
+                f"compiled {num_steps} step{'s' * (num_steps > 1)} a call in {seconds:.1f} s"
+            )
         self.progress.go_on()
         new_state, report = self.programs.train(state, batches, num_steps)
         self.progress.advance(num_steps)
@@ -147,15 +151,21 @@ class Loop:
 
     def _stop(self, step: int, state: State, signal_name: str) -> None:
         if self.checkpoints is None:
-            raise Stopped(f"{signal_name}: stopped at step {step}; without a workdir nothing is saved")
+            raise Stopped(
+                f"{signal_name}: stopped at step {step}; without a workdir nothing is saved"
+            )
         self.writers.flush()
         self.checkpoints.save(step, state)
         self.checkpoints.wait()
-        raise Stopped(f"{signal_name}: saved step {step} and stopped; the same command goes on from there")
+        raise Stopped(
+            f"{signal_name}: saved step {step} and stopped; the same command goes on from there"
+        )
 
 
 def flops_per_step(parts: Parts) -> float:
     """Arithmetic of one training step: three times the forward pass, whatever remat repeats."""
     programs, task = parts.programs, parts.task
     batch = programs.batch_shapes
-    return 3.0 * count_flops(lambda p, b: task.loss(p, b, None), programs.abstract_state.params, batch)
+    return 3.0 * count_flops(
+        lambda p, b: task.loss(p, b, None), programs.abstract_state.params, batch
+    )

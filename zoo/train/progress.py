@@ -59,7 +59,7 @@ class Progress:
         self._steps += num_steps
 
     def speeds(self) -> dict[str, float]:
-        """steps/s, examples/s and, where the chip's peak is known, MFU, over this process's life."""
+        """steps/s, examples/s and, where the chip's peak is known, MFU, of this process so far."""
         running = time.perf_counter() - self._since if self._since is not None else 0.0
         rate = self._steps / max(self._clock + running, 1e-9)
         out = {"steps_per_second": rate, "examples_per_second": rate * self._batch_size}

@@ -39,9 +39,13 @@ class Result:
         for name, values in arrays.items():
             wanted = self.parts.dataset.shapes.get(name)
             if wanted != values.shape[1:]:
-                raise UserError(f"predict was given {name} of shape {values.shape[1:]}, not {wanted}")
+                raise UserError(
+                    f"predict was given {name} of shape {values.shape[1:]}, not {wanted}"
+                )
         parts, out = self.parts, []
-        for batch in read_eval(ArraySource(arrays), parts.eval_ops, parts.eval_batch_size, parts.eval_rows):
+        for batch in read_eval(
+            ArraySource(arrays), parts.eval_ops, parts.eval_batch_size, parts.eval_rows
+        ):
             placed = place_batch(batch, parts.programs.batch_sharding)
             out.append(jax.device_get(parts.programs.predict(self.params, placed)))
         return np.concatenate(out)[: len(next(iter(arrays.values())))]

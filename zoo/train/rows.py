@@ -14,7 +14,7 @@ Row = dict[str, Any]
 class RowWriter:
     """Appends rows to WORKDIR/NAME.jsonl; each is on disk when `write` returns.
 
-    Object stores do not append: there every `flush` makes a part NAME.00001.jsonl, NAME.00002.jsonl.
+    Object stores do not append: there every `flush` makes a part, NAME.00001.jsonl and so on.
     """
 
     def __init__(self, workdir: epath.Path, name: str):
@@ -22,7 +22,7 @@ class RowWriter:
         self._remote = "://" in str(workdir)
         self._waiting: list[str] = []
         path = workdir / f"{name}.jsonl"
-        if not self._remote and path.exists() and not path.read_bytes()[-1:] in (b"\n", b""):
+        if not self._remote and path.exists() and path.read_bytes()[-1:] not in (b"\n", b""):
             # The line that a killed run left half-written stays, closed, and readers skip it.
             with path.open("a") as stream:
                 stream.write("\n")

@@ -42,7 +42,9 @@ def make_train_step(
             ema=None if ema_decay is None else average(state.ema, params, ema_decay, state.step),
             opt_state=opt_state,
             sums=add_sums(
-                state, {"task": sums, "gradient_norm": optax.tree.norm(gradients), "num_steps": 1.0}, log_every
+                state,
+                {"task": sums, "gradient_norm": optax.tree.norm(gradients), "num_steps": 1.0},
+                log_every,
             ),
             first_bad_step=jnp.where(bad, state.step + 1, state.first_bad_step),
         )
@@ -67,7 +69,7 @@ def scan_steps(train_step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def accumulate(task: Any, params: Any, batch: Batch, key: jax.Array, parts: int) -> tuple[Any, Any]:
-    """Gradient of the summed loss and metric sums, over `parts` microbatches one after the other."""
+    """Gradient of the summed loss, and metric sums, over `parts` microbatches in turn."""
     gradient = jax.grad(task.loss, has_aux=True)
     if parts == 1:
         return gradient(params, batch, key)
@@ -88,7 +90,7 @@ def accumulate(task: Any, params: Any, batch: Batch, key: jax.Array, parts: int)
 
 
 def average(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
-    """Exponential moving average whose decay grows to `decay`: min(decay, (1 + step)/(10 + step))."""
+    """Exponential average whose decay grows to `decay`: min(decay, (1 + step) / (10 + step))."""
     step = step.astype(jnp.float32)
     rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda e, p: e + (rate * (p - e)).astype(e.dtype), ema, params)

@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """While entered, SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts at once."""
+    """While entered, SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts."""
 
     def __init__(self) -> None:
         self.asked: str | None = None

@@ -25,7 +25,7 @@ PACKAGES = (
 def claim_workdir(
     workdir: epath.Path, config: Config, dataset: Dataset, tell: Callable[[str], None]
 ) -> None:
-    """Makes the folder, or checks that it holds a run of this config and data; then describes the run.
+    """Makes the folder, or checks that it is of this config and data; then describes the run.
 
     Raises UserError when the folder cannot be written, is of another run, or `train.num_steps`
     differs without leave.
@@ -46,7 +46,11 @@ def claim_workdir(
                 f"{data['fingerprint'][:12]}, now {dataset.fingerprint[:12]}"
             )
         versions = _read_json(workdir / "versions.json") or {}
-        changed = [f"{k} {versions[k]} -> {v}" for k, v in find_versions().items() if versions.get(k, v) != v]
+        changed = [
+            f"{k} {versions[k]} -> {v}"
+            for k, v in find_versions().items()
+            if versions.get(k, v) != v
+        ]
         if changed:
             tell(f"resuming under other versions, bits may differ: {', '.join(changed)}")
     if jax.process_index() == 0:
@@ -60,7 +64,9 @@ def check_same_run(
 ) -> None:
     """Raises UserError that shows each deciding key in which the two configs differ."""
     old, new, default = flatten(before), deciding(config), deciding(Config())
-    differing = {k: (old.get(k, default[k]), v) for k, v in new.items() if old.get(k, default[k]) != v}
+    differing = {
+        k: (old.get(k, default[k]), v) for k, v in new.items() if old.get(k, default[k]) != v
+    }
     steps = differing.pop("train.num_steps", None)
     if differing:
         shown = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in differing.items())
@@ -68,15 +74,20 @@ def check_same_run(
     if steps is None:
         return
     if steps[1] < steps[0] or not config.checkpoint.extend:
-        hint = "" if steps[1] < steps[0] else " (to go on with a longer run: --config.checkpoint.extend=True)"
+        hint = (
+            ""
+            if steps[1] < steps[0]
+            else " (to go on with a longer run: --config.checkpoint.extend=True)"
+        )
         raise UserError(
             f"workdir {workdir} holds a run of another config: train.num_steps was {steps[0]}, "
             f"now {steps[1]}{hint}"
         )
     a, b = (float(make_schedule(config.optim, n)(steps[0])) for n in steps)
     tell(
-        f"train.num_steps grows from {steps[0]} to {steps[1]}: the {config.optim.schedule} schedule "
-        f"is stretched, the learning rate at step {steps[0]} is {b:.3g} instead of {a:.3g}"
+        f"train.num_steps grows from {steps[0]} to {steps[1]}: "
+        f"the {config.optim.schedule} schedule is stretched, "
+        f"the learning rate at step {steps[0]} is {b:.3g} instead of {a:.3g}"
     )
 
 
