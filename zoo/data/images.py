@@ -6,7 +6,7 @@ They take images of any sizes, as `[n, y, x, ch]` bytes or a list of `[y, x, ch]
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -122,10 +122,10 @@ def _enhance(kind: Any) -> Callable[[Image.Image, float], Image.Image]:
     return lambda image, s: kind(image).enhance(1 + 0.9 * s)
 
 
-def _move(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
+def _move(image: Image.Image, matrix: Sequence[float | int]) -> Image.Image:
     fill = 128 if image.mode == "L" else (128, 128, 128)
     return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=fill
+        image.size, Image.Transform.AFFINE, tuple(matrix), Image.Resampling.NEAREST, fillcolor=fill
     )
 
 

@@ -129,7 +129,10 @@ def open_dataset(config: DataConfig) -> Dataset:
         dataset = import_attribute(config.source, "data.source")(config)
     else:
         raise UserError(f"data.source={config.source!r} is unknown{nearest(kind, openers)}")
-    if kind != "tfds" and (config.train_split, config.test_split) != ("train", None):
+    if kind not in ("tfds", "synthetic") and (config.train_split, config.test_split) != (
+        "train",
+        None,
+    ):
         raise UserError(
             f"data.train_split and data.test_split are for tfds:, not {config.source!r}"
         )

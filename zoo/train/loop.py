@@ -56,11 +56,12 @@ class Loop:
                         self._look_at(step, report)
                         self._stop(step, state, request.asked)
             return state
-        finally:
+        except BaseException:
             self.close()
+            raise
 
     def close(self) -> None:
-        """Ends what runs beside the steps: the live line, a trace, the save under way."""
+        """Ends what runs beside the steps: the live line, a trace, TensorBoard, the last save."""
         self.progress.close()
         self.profiler.close()
         self.writers.close()
