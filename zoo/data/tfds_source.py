@@ -67,7 +67,7 @@ def open_tfds(name: str, config: DataConfig) -> Dataset:
         line = str(error).splitlines()[0]
         raise UserError(f"tfds:{name}: no split {train!r} or {test!r}: {line}") from None
     has_labels = "label" in info.features  # tfds's own mapping has no `get`
-    label = info.features["label"] if has_labels else None
+    label: Any = info.features["label"] if has_labels else None
     num_classes = getattr(label, "num_classes", None)
     names = tuple(label.names) if num_classes else ()
     identity = f"{info.full_name}:{train}:{test}:{[s.num_examples for s in info.splits.values()]}"

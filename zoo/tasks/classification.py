@@ -47,20 +47,14 @@ class Classification:
     def loss(
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Summed cross-entropy; smoothing and mixup only with a key."""
         inputs, mask = get_inputs(batch), batch["mask"].astype(jnp.float32)
         targets = jax.nn.one_hot(batch["label"], self.num_classes)
         if key is not None:
             targets = optax.smooth_labels(targets, self.label_smoothing)
             if self.mixup:
                 key, mix_key = jax.random.split(key)
-                ratio = jax.random.beta(mix_key, self.mixup, self.mixup)
-                # A padded row mixes with itself alone, a real one never with padding.
-                real = (mask * mask[::-1])[:, None]
-                ratio_of_row = 1 - (1 - ratio) * real
-                targets = ratio_of_row * targets + (1 - ratio_of_row) * targets[::-1]
-                shape = (-1,) + (1,) * (inputs.ndim - 1)
-                ratio_of_row = ratio_of_row.reshape(shape).astype(inputs.dtype)
-                inputs = ratio_of_row * inputs + (1 - ratio_of_row) * inputs[::-1]
+                inputs, targets = mix(mix_key, self.mixup, inputs, targets, mask)
         logits = run_model(self.model, params, inputs, key)
         losses = optax.softmax_cross_entropy(logits, targets) * mask
         correct = (logits.argmax(-1) == batch["label"]) * mask
@@ -74,3 +68,20 @@ class Classification:
     def predict(self, params: Any, batch: dict[str, Any]) -> jax.Array:
         """Probabilities `[b, c]`."""
         return jax.nn.softmax(run_model(self.model, params, get_inputs(batch), None))
+
+
+def mix(
+    key: jax.Array, alpha: float, inputs: jax.Array, targets: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mixes each row with its opposite in the batch, by one ratio from Beta(alpha, alpha).
+
+    A row opposite padding stays as it is.
+    """
+    both_real = mask * mask[::-1]
+    ratio = 1 - (1 - jax.random.beta(key, alpha, alpha)) * both_real
+
+    def blend(x: jax.Array) -> jax.Array:
+        share = ratio.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
+        return share * x + (1 - share) * x[::-1]
+
+    return blend(inputs), blend(targets)

@@ -50,6 +50,7 @@ class Regression:
     def loss(
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Summed squared error in units of the training deviation, mean over the targets."""
         mask = batch["mask"].astype(jnp.float32)[:, None]
         mean, deviation = jnp.asarray(self.mean), jnp.asarray(self.deviation)
         outputs = run_model(self.model, params, get_inputs(batch), key)

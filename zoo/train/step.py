@@ -28,6 +28,7 @@ def make_train_step(
     log_every = config.log.every_steps
 
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        """One optimizer step."""
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         gradients, sums = accumulate(task, state.params, batch, key, parts)
         weight = jnp.maximum(sums["weight"], 1.0)
