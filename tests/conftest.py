@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import hypothesis
 import pytest
 
 from zoo.config import (
@@ -18,6 +19,10 @@ from zoo.config import (
     OptimConfig,
     TrainConfig,
 )
+
+# Times vary on shared machines.
+hypothesis.settings.register_profile("zoo", deadline=None)
+hypothesis.settings.load_profile("zoo")
 
 ROOT = pathlib.Path(__file__).parent.parent
 EIGHT = "--xla_force_host_platform_device_count=8"

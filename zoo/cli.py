@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -89,6 +90,12 @@ def guard(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     try:
         verb(argv)
         return DONE
+    except BrokenPipeError:  # `zoo config FILE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        print("interrupted; the same command starts again", file=sys.stderr)
+        return STOPPED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE

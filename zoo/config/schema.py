@@ -253,6 +253,7 @@ def quick(config: Config) -> Config:
         data=replace(
             config.data,
             source=source if source.startswith("synthetic:") else f"synthetic:{source}",
+            num_workers=0,
         ),
         train=replace(
             config.train,
