@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import random
@@ -49,21 +50,24 @@ def start(recipe, workdir, env):
     )  # fmt: skip
 
 
-def count_lines(workdir):
-    path = workdir / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def is_saving(workdir):
     folder = workdir / "checkpoints"
     places = [p for p in folder.iterdir() if p.name.isdigit()] if folder.exists() else []
     return any(not (p / "manifest.json").exists() for p in places)
 
 
-def kill_when(process, workdir, num_lines, during_save, delay) -> bool:
-    """SIGKILLs the process after `num_lines` rows: in a save, or after a delay. False: it ended."""
+def last_step(workdir) -> int:
+    """The step of the newest row."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    complete = [line for line in lines if line.endswith("}\n")]
+    return json.loads(complete[-1])["step"] if complete else 0
+
+
+def kill_when(process, workdir, step, during_save, delay) -> bool:
+    """SIGKILLs the process some time after `step`: in a save, or after a delay. False: it ended."""
     while process.poll() is None:
-        if count_lines(workdir) >= num_lines and (not during_save or is_saving(workdir)):
+        if last_step(workdir) >= step and (not during_save or is_saving(workdir)):
             time.sleep(0 if during_save else delay)
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -97,21 +101,23 @@ def check_kills(recipe, folder, env, seed):
     calm, killed = folder / "calm", folder / "killed"
     done = run_command(*command(recipe, calm), env=env, timeout=550)
     assert done.returncode == 0, done.stdout + done.stderr
-    lines, chance, kills, told = count_lines(calm), random.Random(seed), 0, ""
-    while kills < 5:
+    num_steps, chance, told = last_step(calm), random.Random(seed), ""
+    kills = half_written = 0
+    while kills < 5 or not half_written:
         process = start(recipe, killed, env)
-        target = count_lines(killed) + chance.randint(1, max(lines // 10, 2))
-        during_save = kills in (1, 3)
-        delay = chance.uniform(0, 0.2)
-        hit = kill_when(process, killed, target, during_save, delay)
+        # Spread over the run, at random in each sixth of it.
+        target = num_steps * min(kills + chance.uniform(0.5, 1), 5) / 6
+        during_save = kills % 2 == 1 and not half_written
+        hit = kill_when(process, killed, target, during_save, chance.uniform(0, 0.1))
         told += process.communicate()[0]
         assert hit, f"the run ended before kill {kills + 1}: {told}"
         kills += 1
+        half_written += is_saving(killed)
     done = run_command(*command(recipe, killed), env=env, timeout=550)
     told += done.stdout
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "removed a half-written checkpoint" in told
-    assert told.count("resuming from step") >= 3
+    assert told.count("removed a half-written checkpoint") >= half_written
+    assert told.count("resuming from step") >= 4, told
     assert_same_run(calm, killed)
 
 
@@ -143,7 +149,7 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(tmp_path, number):
     recipe = [*MLP, "--config.checkpoint.every_steps=None"]
     recipe = [w for w in recipe if w != "--config.checkpoint.every_steps=75"]
     process = start(recipe, tmp_path / "run", {})
-    while count_lines(tmp_path / "run") < 3:
+    while last_step(tmp_path / "run") < 75:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)

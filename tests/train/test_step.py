@@ -36,9 +36,7 @@ def assert_close(a, b, tolerance):
     a, b = named_leaves(a), named_leaves(b)
     assert a.keys() == b.keys()
     for path in a:
-        np.testing.assert_allclose(
-            a[path], b[path], rtol=tolerance, atol=tolerance, err_msg=path
-        )
+        np.testing.assert_allclose(a[path], b[path], rtol=tolerance, atol=tolerance, err_msg=path)
 
 
 def test_one_step_of_sgd_by_hand():
