@@ -133,6 +133,12 @@ def test_a_longer_run_is_taken_when_asked_for(tmp_path, capsys):
     assert read_rows(tmp_path)[-1]["step"] == 9
 
 
+def test_a_run_that_never_began_does_not_hold_its_workdir(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 99}')  # cut off while it compiled
+    zoo.fit(small_config(), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+
+
 def test_other_data_in_the_same_workdir_is_refused(tmp_path):
     fit_arrays(tmp_path)
     IMAGES[0] += 1

@@ -25,9 +25,9 @@ RULES: tuple[Rule, ...] = (
     (r"mlp/fc1/bias$", ("tensor",)),
     (r"mlp/fc2/kernel$", ("tensor", "fsdp")),
     # A matrix that fans out must follow a stream that is whole over `tensor`: after another one
-    # that fans out XLA's partitioner computes a wrong gradient in silence (jax 0.10.2, any mesh
-    # with fsdp and tensor above 1; tests/eight_devices found it). So the embedding's output stays
-    # whole, and the layers of an MLP take turns.
+    # that fans out XLA's partitioner computes a wrong gradient in silence (jax 0.10.2, a mesh of
+    # 2x2x2 CPU devices; tests/eight_devices found it). So the embedding's output stays whole, and
+    # the layers of an MLP take turns.
     (r"embed/kernel$", ("fsdp", None)),
     (r"(^|/)fc\d*[13579]/kernel$", ("fsdp", "tensor")),
     (r"(^|/)fc\d*[02468]/kernel$", ("tensor", "fsdp")),

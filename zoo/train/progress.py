@@ -48,14 +48,18 @@ class Progress:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def go_on(self) -> None:
-        self._since = time.perf_counter()
+        """Lets the clock run, if it does not already."""
+        if self._since is None:
+            self._since = time.perf_counter()
 
     def pause(self) -> None:
+        """Stops the clock."""
         if self._since is not None:
             self._clock += time.perf_counter() - self._since
             self._since = None
 
     def advance(self, num_steps: int) -> None:
+        """Counts steps."""
         self._steps += num_steps
 
     def speeds(self) -> dict[str, float]:

@@ -37,7 +37,7 @@ def claim_workdir(
     except OSError as error:
         raise UserError(f"cannot write to workdir {workdir}: {error.strerror or error}") from None
     before = _read_json(workdir / "config.json")
-    if before is not None:
+    if before is not None and has_begun(workdir):
         check_same_run(before, config, workdir, tell)
         data = _read_json(workdir / "data.json")
         if data and data["fingerprint"] != dataset.fingerprint:
@@ -57,6 +57,13 @@ def claim_workdir(
         write_json(workdir / "config.json", to_dict(config))
         write_json(workdir / "versions.json", find_versions())
         write_json(workdir / "data.json", describe_data(dataset))
+
+
+def has_begun(workdir: epath.Path) -> bool:
+    """Is there a row or a checkpoint? A run that was cut off before has nothing to protect."""
+    checkpoints = workdir / "checkpoints"
+    saved = checkpoints.exists() and any(p.name.isdigit() for p in checkpoints.iterdir())
+    return saved or any(p.name.startswith("metrics.") for p in workdir.iterdir())
 
 
 def check_same_run(
