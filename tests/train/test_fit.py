@@ -117,6 +117,34 @@ def test_what_a_workdir_holds(tmp_path):
     assert timing["examples_per_second"] > 0
 
 
+@pytest.mark.parametrize("damage", ["flip", "truncate", "unfinished"])
+def test_a_run_falls_back_to_the_sound_checkpoint_and_ends_in_the_same_bits(
+    tmp_path, capsys, damage
+):
+    config = small_config(
+        checkpoint=CheckpointConfig(every_steps=2, keep_last=3),
+        log=LogConfig(every_steps=2, tensorboard=False, picture=False),
+    )
+    first = zoo.fit(config, tmp_path)
+    rows = read_rows(tmp_path)
+    newest = tmp_path / "checkpoints" / "00000006"
+    file = max((newest / "state").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 4
+    file.write_bytes(content[:-7] if damage == "truncate" else content)
+    if damage == "unfinished":
+        (newest / "manifest.json").unlink()
+    capsys.readouterr()
+    second = zoo.fit(config, tmp_path)
+    told = capsys.readouterr().out
+    assert "resuming from step 4" in told
+    assert ("half-written" if damage == "unfinished" else "falling back to the one before") in told
+    a, b = named_leaves(first.params), named_leaves(second.params)
+    assert all((np.asarray(a[p]) == np.asarray(b[p])).all() for p in a)
+    assert read_rows(tmp_path) == rows
+
+
 def test_a_longer_run_is_taken_when_asked_for(tmp_path, capsys):
     config = small_config(optim=OptimConfig("adam", 1e-2, schedule="cosine"))
     zoo.fit(config, tmp_path)
