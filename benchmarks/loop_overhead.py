@@ -22,7 +22,15 @@ import jax
 import numpy as np
 from etils import epath
 
-from zoo.config import Config, DataConfig, LogConfig, ModelConfig, OptimConfig, TaskConfig, TrainConfig
+from zoo.config import (
+    Config,
+    DataConfig,
+    LogConfig,
+    ModelConfig,
+    OptimConfig,
+    TaskConfig,
+    TrainConfig,
+)
 from zoo.parallel import place_batch
 from zoo.tasks import Classification
 from zoo.train.build import build
@@ -111,7 +119,10 @@ def main() -> None:
         means.append(ours.mean() / bare.mean())
         medians.append(np.median(ours) / np.median(bare))
         steps.append(1e3 * np.median(bare))
-        print(f"turn {turn}: bare step {steps[-1]:.1f} ms, loop / bare: mean {means[-1]:.4f}, ", end="")
+        print(
+            f"turn {turn}: bare step {steps[-1]:.1f} ms, loop / bare: mean {means[-1]:.4f}, ",
+            end="",
+        )
         print(f"median {medians[-1]:.4f}")
     for name, ratios in (("mean", means), ("median", medians)):
         middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
