@@ -3,10 +3,10 @@
     python benchmarks/loop_overhead.py
 
 The step waits 100 ms instead of computing: on two shared cores a step that computes varies by 15 %
-from turn to turn, which hides what is looked for. Both sides run the same compiled program on the same placed shapes, in turns in one process; the
-loop's side also reads and normalises a batch of 256 MNIST digits a step, places it, logs, shows
-progress and checks for a stop. Prints the median ratio over the turns, of the mean and of the
-median step, and its spread.
+from turn to turn, which hides what is looked for. Both sides run the same compiled program on the
+same placed shapes, in turns in one process; the loop's side also reads and normalises a batch of
+256 MNIST digits a step, places it, logs, shows progress and checks for a stop. Prints the median
+ratio over the turns, of the mean and of the median step, and its spread.
 """
 
 from __future__ import annotations
