@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import run_command
+from conftest import ROOT, run_command
 
 from zoo.cli import guard, main, train
 
@@ -157,3 +157,12 @@ def test_non_finite_loss_is_exit_70(tmp_path, capsys):
     assert saved[-1] == step - 1
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         assert json.loads(line)["loss"] is not None
+
+
+def test_a_relative_workdir_as_in_the_readme(tmp_path, capsys, monkeypatch):
+    recipe = str(ROOT / QUICK)
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", recipe, "--workdir", "runs/mlp", "--config.log.progress=False"]
+    for _ in range(2):  # a run, and the same command again
+        assert attempt(capsys, *words) == (0, "")
+    assert (tmp_path / "runs/mlp/checkpoints/00000004/manifest.json").exists()

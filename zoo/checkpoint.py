@@ -41,7 +41,8 @@ class Checkpoints:
         config: CheckpointConfig | None = None,
         tell: Callable[[str], None] = print,
     ):
-        self.folder = folder
+        # Orbax refuses a relative path; a place on object storage is absolute as it is.
+        self.folder = folder if "://" in str(folder) else folder.expanduser().resolve()
         self.config = config or CheckpointConfig()
         self._tell = tell
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
