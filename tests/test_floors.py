@@ -9,10 +9,23 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
-    0: {"config", "tree", "registry"},
+    0: {"config", "tree", "registry", "gpu"},
     1: {"models", "tasks", "optim", "data", "parallel"},
     2: {"checkpoint", "pretrained"},
-    3: {"train", "evaluate", "generate", "plan", "explain", "compress", "export", "cli"},
+    3: {
+        "train",
+        "evaluate",
+        "generate",
+        "plan",
+        "explain",
+        "compress",
+        "export",
+        "cli",
+        "console",
+        "info",
+        "runs",
+        "doctor",
+    },
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 FILES = sorted((ROOT / "zoo").rglob("*.py"))

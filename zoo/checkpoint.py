@@ -1,11 +1,11 @@
 """Checkpoints: written in the background by Orbax, vouched for by a manifest of our own.
 
 `FOLDER/00000100/` holds `state/` (Orbax) and `manifest.json`: every leaf (path, shape, dtype),
-every file (size, sha256), the metrics at that step. The manifest is written last, atomically; a
-folder without one is a save that was cut off. Orbax keeps no checksum of array data and reads a
-flipped bit in silence, so the manifest is compared before Orbax is asked to read. Old checkpoints
-go only after the newest one's manifest stands, which is why Orbax's own deletion policies are not
-used.
+every file (size, sha256), the metrics at that step, the hash of the tokenizer. The manifest is
+written last, atomically; a folder without one is a save that was cut off. Orbax keeps no checksum
+of array data and reads a flipped bit in silence, so the manifest is compared before Orbax is asked
+to read. Old checkpoints go only after the newest one's manifest stands, which is why Orbax's own
+deletion policies are not used.
 
 The only file that imports Orbax.
 """
@@ -40,11 +40,13 @@ class Checkpoints:
         folder: epath.Path,
         config: CheckpointConfig | None = None,
         tell: Callable[[str], None] = print,
+        tokenizer: str | None = None,
     ):
+        """`tokenizer` is the hash of the run's own: a checkpoint of another one is refused."""
         # Orbax refuses a relative path; a place on object storage is absolute as it is.
         self.folder = folder if "://" in str(folder) else folder.expanduser().resolve()
         self.config = config or CheckpointConfig()
-        self._tell = tell
+        self._tell, self._tokenizer = tell, tokenizer
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future[None] | None = None
 
@@ -76,6 +78,7 @@ class Checkpoints:
         leaves = named_leaves(state)
         response = ocp.save_async(place / "state", leaves)
         manifest = {"format": FORMAT, "step": step, "metrics": dict(metrics or {})}
+        manifest["tokenizer"] = self._tokenizer
         manifest["leaves"] = describe_leaves(leaves)
         self._pending = self._thread.submit(self._finish, place, response, manifest)
 
@@ -146,6 +149,7 @@ class Checkpoints:
                     f"{aside.name}, falling back to the one before"
                 )
                 continue
+            self._compare_tokenizers(place, manifest)
             return candidate, self._load(place, manifest, abstract_state)
         if damaged:
             raise UserError(
@@ -171,18 +175,29 @@ class Checkpoints:
             raise UserError(f"no checkpoint in {self.folder}")
         place = self._place(steps[-1])
         try:
-            leaves = check_files(place)["leaves"]
+            manifest = check_files(place)
         except Damage as damage:
             raise UserError(f"{place} is damaged ({damage})") from None
+        self._compare_tokenizers(place, manifest)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shapes = {
             path: jax.ShapeDtypeStruct(x["shape"], x["dtype"], sharding=here)
-            for path, x in leaves.items()
+            for path, x in manifest["leaves"].items()
         }
         whole = ocp.load(place / "state", shapes)
         return {
             p.removeprefix(f"{prefix}/"): x for p, x in whole.items() if p.startswith(f"{prefix}/")
         }
+
+    def _compare_tokenizers(self, place: epath.Path, manifest: Mapping[str, Any]) -> None:
+        theirs = manifest.get("tokenizer")
+        ours = self._tokenizer
+        if theirs and ours and theirs != ours:
+            raise UserError(
+                f"checkpoint {place} belongs to another tokenizer: it was trained with "
+                f"{theirs[:12]}, data.tokenizer gives {ours[:12]} (take the tokenizer.json of its "
+                "workdir)"
+            )
 
     def _remove_unfinished(self) -> None:
         if not self.folder.exists() or jax.process_index():

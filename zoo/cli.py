@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from zoo.config import UserError, make_config, nearest, parse_command, show_config
 
-DONE, MISTAKE, NON_FINITE, STOPPED = 0, 2, 70, 75
+DONE, MISTAKE, FOUND, NON_FINITE, STOPPED = 0, 2, 3, 70, 75
 
 TRAIN_HELP = """\
 usage: python train.py --config FILE[:OPTIONS] --workdir DIR [--config.KEY=VALUE ...]
@@ -32,6 +32,48 @@ usage: zoo config FILE[:OPTIONS] [--config.KEY=VALUE ...]
 
 Prints the resolved config: each key's value, type, default and meaning."""
 
+LIST_HELP = """\
+usage: zoo list ['PATTERN']
+
+Prints the models whose name matches a shell pattern such as 'vit_b*' (default:
+all): parameters, and FLOPs of a forward pass for one example or token."""
+
+INFO_HELP = """\
+usage: zoo info NAME [--arguments.KEY=VALUE ...]
+
+Prints what a model is made of: parameters by part, shapes, FLOPs, memory.
+
+  zoo info vit_b16                              a name of `zoo list`
+  zoo info vit_s4 --arguments.image_size=32,32  with fields changed
+  zoo info my_module:MyModel                    a model of your own"""
+
+RUNS_HELP = """\
+usage: zoo runs DIR
+
+Prints the runs in DIR and up to three folders below, side by side: how far they
+are, the config keys in which they differ, the last val and test metrics and the
+best val metric. Draws all curves into DIR/runs.png.
+
+exit codes: 0 done, 2 no run there, 3 a run could not be read and is left out"""
+
+DOCTOR_HELP = """\
+usage: zoo doctor
+
+Looks at the versions of packages, devices, GPU memory share, disk and published
+data, and gives a line of advice for each thing that is wrong.
+
+exit codes: 0 all is well, 3 something was found"""
+
+HELP = """\
+usage: zoo VERB ...        zoo VERB --help says more
+
+  train   train a recipe
+  config  show a recipe's resolved config
+  list    models with their parameters and FLOPs
+  info    what one model is made of
+  runs    runs side by side, and their curves in one picture
+  doctor  what is wrong with this installation"""
+
 
 def train(argv: Sequence[str]) -> None:
     """`zoo train --config FILE --workdir DIR`."""
@@ -43,6 +85,9 @@ def train(argv: Sequence[str]) -> None:
         if needed not in flags:
             raise UserError(f"--{needed} is missing (see --help)")
     config = make_config(flags.pop("config"), _config_values(flags))
+    from zoo.gpu import set_memory_share
+
+    set_memory_share(config.parallel.gpu_memory_share)  # before jax can start a GPU
     from zoo.train import fit  # jax is imported only for a command that is right
 
     fit(config, flags["workdir"])
@@ -62,34 +107,91 @@ def config(argv: Sequence[str]) -> None:
     print(show_config(make_config(flags.pop("config"), _config_values(flags))))
 
 
+def list_(argv: Sequence[str]) -> None:
+    """`zoo list ['PATTERN']`."""
+    if set(argv) & {"-h", "--help"}:
+        print(LIST_HELP)
+        return
+    if len(argv) > 1 or (argv and argv[0].startswith("-")):
+        raise UserError("zoo list takes one pattern; put it in quotes: zoo list 'vit*'")
+    from zoo.info import print_list
+
+    print_list(*argv)
+
+
+def info(argv: Sequence[str]) -> None:
+    """`zoo info NAME`."""
+    if not argv or set(argv) & {"-h", "--help"}:
+        print(INFO_HELP)
+        return
+    if argv[0].startswith("-"):
+        raise UserError("zoo info NAME: the model is missing")
+    flags = parse_command(argv[1:], [], "arguments")
+    if "arguments" in flags:
+        raise UserError("--arguments is a group: set one of its keys, --arguments.KEY=VALUE")
+    from zoo.info import print_info
+
+    print_info(argv[0], {k.removeprefix("arguments."): v for k, v in flags.items()})
+
+
+def runs(argv: Sequence[str]) -> int:
+    """`zoo runs DIR`."""
+    if not argv or set(argv) & {"-h", "--help"}:
+        print(RUNS_HELP)
+        return DONE
+    if len(argv) > 1 or argv[0].startswith("-"):
+        raise UserError("zoo runs takes one folder: zoo runs DIR")
+    from zoo.runs import print_runs
+
+    return FOUND if print_runs(argv[0]) else DONE
+
+
+def doctor(argv: Sequence[str]) -> int:
+    """`zoo doctor`."""
+    if set(argv) & {"-h", "--help"}:
+        print(DOCTOR_HELP)
+        return DONE
+    if argv:
+        raise UserError(f"zoo doctor takes no argument, not {argv[0]!r}")
+    from zoo.doctor import print_findings
+
+    return FOUND if print_findings() else DONE
+
+
 def _config_values(flags: dict[str, str]) -> dict[str, str]:
     return {k.removeprefix("config."): v for k, v in flags.items() if k.startswith("config.")}
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {"train": train, "config": config}
+Verb = Callable[[Sequence[str]], int | None]  # None: done
+VERBS: dict[str, Verb] = {
+    "train": train,
+    "config": config,
+    "list": list_,
+    "info": info,
+    "runs": runs,
+    "doctor": doctor,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: zoo VERB ...\n")
-        print("  train   train a recipe\n  config  show a recipe's resolved config")
+        print(HELP)
         return DONE
     return guard(_run_verb, argv)
 
 
-def _run_verb(argv: Sequence[str]) -> None:
+def _run_verb(argv: Sequence[str]) -> int | None:
     if argv[0] not in VERBS:
         raise UserError(f"no verb {argv[0]!r}{nearest(argv[0], VERBS)}")
-    VERBS[argv[0]](argv[1:])
+    return VERBS[argv[0]](argv[1:])
 
 
-def guard(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+def guard(verb: Verb, argv: Sequence[str]) -> int:
     """Runs a verb; what ends it early becomes one line on stderr and an exit code."""
     try:
-        verb(argv)
-        return DONE
+        return verb(argv) or DONE
     except BrokenPipeError:  # `zoo config FILE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

@@ -32,7 +32,7 @@ def test_aux_weights_are_free_under_jit_when_nobody_asks():
     """XLA drops the second softmax: the program of the outputs alone has one exponential."""
     x = jnp.ones((2, 5, 8))
 
-    def fused(q, k, v, mask):  # an attention part that shows no weights
+    def fused(q, k, v, mask, causal):  # an attention part that shows no weights
         return jax.nn.dot_product_attention(q, k, v, implementation="xla")
 
     model = Attention(2, attend=fused)

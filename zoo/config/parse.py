@@ -188,10 +188,12 @@ def _check_types(config: Any, prefix: str = "") -> Any:
     return dataclasses.replace(config, **new)
 
 
-def parse_command(argv: Sequence[str], flags: Sequence[str]) -> dict[str, str]:
+def parse_command(
+    argv: Sequence[str], flags: Sequence[str], group: str = "config"
+) -> dict[str, str]:
     """Splits '--flag=value' and '--flag value' into a dict; keys keep their dots.
 
-    `flags` are the plain flags allowed beside `config` and `config.KEY`.
+    `flags` are the plain flags allowed beside `group` and `group.KEY`.
     Raises UserError on anything else.
     """
     parsed: dict[str, str] = {}
@@ -200,9 +202,9 @@ def parse_command(argv: Sequence[str], flags: Sequence[str]) -> dict[str, str]:
         word = words.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not (
-            name in flags or name == "config" or name.startswith("config.")
+            name in flags or name == group or name.startswith(f"{group}.")
         ):
-            known = [f"--{f}" for f in ("config", *flags)]
+            known = [f"--{f}" for f in (group, *flags)]
             raise UserError(f"unknown argument {word!r}{nearest(word, known)}")
         if not equals:
             if not words:

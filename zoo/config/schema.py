@@ -55,7 +55,8 @@ class DataConfig:
 
     source: str = _key(
         "embedded:digits",
-        "embedded:NAME, files:NAME, tfds:NAME, synthetic:SOURCE, or 'module:function' of your own",
+        "embedded:NAME, files:NAME, text:PATTERN, tfds:NAME, synthetic:SOURCE, or "
+        "'module:function' of your own",
     )
     folder: str | None = _key(
         None, "folder of published files (default: the variable ZOO_DATA)", decides=False
@@ -73,6 +74,13 @@ class DataConfig:
     eval_transform: str | None = _key(
         None, "operations on evaluation examples (default: transform without its random ones)"
     )
+    tokenizer: str = _key(
+        "bytes", "of text: bytes, chars, bpe:N (learned), gpt2, or a tokenizer.json (or its folder)"
+    )
+    length: int = _key(256, "tokens of text an example")
+    stride: int | None = _key(
+        None, "tokens from one training window of text to the next (default: length)"
+    )
     num_workers: int = _key(0, "worker processes that read ahead (0: a thread)", decides=False)
     prefetch: int = _key(2, "calls of training data read ahead", decides=False)
 
@@ -89,10 +97,16 @@ class TaskConfig:
 class OptimConfig:
     """Optimizer, schedule, decay, clipping, accumulation and averaging."""
 
-    name: str = _key("adamw", "optimizer, by its Optax name")
-    learning_rate: float = _key(1e-3, "peak learning rate")
+    name: str = _key("adamw", "optimizer, by its Optax name; zoo/optim/optimizers.py lists them")
+    learning_rate: float = _key(
+        1e-3, "peak learning rate; multiplies the step of an optimizer that finds its own"
+    )
     arguments: dict[str, Any] = _key({}, "further arguments of the Optax optimizer")
-    schedule: str = _key("constant", "constant, linear or cosine, after the warm-up")
+    schedule: str = _key(
+        "constant",
+        "after the warm-up: constant, linear, cosine, step, inverse_square_root, "
+        "warmup_stable_decay or slanted_triangular",
+    )
     schedule_arguments: dict[str, Any] = _key({}, "further arguments, e.g. final=0.1 (of the peak)")
     warmup_steps: int = _key(0, "steps of linear warm-up from 0")
     weight_decay: float = _key(0.0, "decoupled decay, multiplied by the learning rate")
@@ -129,6 +143,9 @@ class ParallelConfig:
     rules: tuple[tuple[str, tuple[str | None, ...]], ...] = _key(
         (), "(path regex, mesh axis of each dimension) tried before the table", decides=False
     )
+    gpu_memory_share: float | None = _key(
+        None, "part of each GPU's memory that jax takes, in (0, 1] (default: jax's)", decides=False
+    )
 
 
 @dataclass(frozen=True)
@@ -157,6 +174,7 @@ class LogConfig:
     progress: bool = _key(True, "a live line on the console", decides=False)
     tensorboard: bool = _key(True, "TensorBoard events in the workdir", decides=False)
     picture: bool = _key(True, "curves.png in the workdir", decides=False)
+    wandb: str | None = _key(None, "Weights & Biases project that gets the rows", decides=False)
     profile_steps: tuple[int, int] | None = _key(
         None, "(a, b): a profiler trace of steps a+1 to b", decides=False
     )
@@ -202,6 +220,9 @@ def check_config(config: Config) -> Config:
     span = c.log.profile_steps
     if span and not 0 <= span[0] < span[1]:
         raise UserError(f"log.profile_steps={span}: (a, b) needs 0 <= a < b")
+    share = c.parallel.gpu_memory_share
+    if share is not None and not 0 < share <= 1:
+        raise UserError(f"parallel.gpu_memory_share={share} is not in (0, 1]")
     axes = dataclasses.asdict(c.parallel)
     open_axes = [a for a in ("data", "fsdp", "tensor") if axes[a] == -1]
     if len(open_axes) > 1:
@@ -253,6 +274,7 @@ def quick(config: Config) -> Config:
         data=replace(
             config.data,
             source=source if source.startswith("synthetic:") else f"synthetic:{source}",
+            length=min(config.data.length, 32),
             num_workers=0,
         ),
         train=replace(

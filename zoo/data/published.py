@@ -29,13 +29,32 @@ PUBLISHED = {
             for name, digest in MNIST_DIGESTS.items()
         },
     ),
+    "tinyshakespeare": (
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
+        {"input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
+    ),
+    "gpt2_vocab": (
+        "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/",
+        {
+            "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+            "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+        },
+    ),
 }
 
 
 def open_published(name: str, config: DataConfig) -> Dataset:
     """`files:NAME`. Raises UserError on an unknown name and a missing or altered file."""
-    if name not in PUBLISHED:
-        raise UserError(f"no published files {name!r}{nearest(name, PUBLISHED)}")
+    from zoo.data import text
+
+    openers = {"mnist": open_mnist, "tinyshakespeare": text.open_shakespeare}
+    if name not in openers:
+        raise UserError(f"no published files {name!r}{nearest(name, openers)}")
+    return openers[name](name, config)
+
+
+def open_mnist(name: str, config: DataConfig) -> Dataset:
+    """Images and labels of four idx files."""
     contents = {file: read_checked(name, file, config) for file in PUBLISHED[name][1]}
     splits: dict[str, Source] = {
         split: ArraySource(

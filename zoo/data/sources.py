@@ -62,13 +62,15 @@ class SubsetSource:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Named splits and what is known of them; `num_classes` is None where labels are values."""
+    """Named splits and what is known of them: `num_classes` is None where labels are values,
+    `tokenizer` is there where the examples are windows of text."""
 
     name: str
     splits: dict[str, Source]
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
     fingerprint: str = field(default="")
+    tokenizer: Any = None
 
     def __post_init__(self) -> None:
         for split, source in self.splits.items():
@@ -76,6 +78,11 @@ class Dataset:
                 raise UserError(f"{self.name}: split {split!r} is empty")
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", fingerprint(self.splits))
+
+    @property
+    def tokenizer_hash(self) -> str | None:
+        """The identity of the tokenizer, where there is one."""
+        return self.tokenizer and hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()
 
     @functools.cached_property
     def statistics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -114,13 +121,14 @@ def open_dataset(config: DataConfig) -> Dataset:
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
-    from zoo.data import embedded, published, synthetic, tfds_source
+    from zoo.data import embedded, published, synthetic, text, tfds_source
 
     kind, _, name = config.source.partition(":")
     openers: dict[str, Callable[[str, DataConfig], Dataset]] = {
         "embedded": embedded.open_embedded,
         "files": published.open_published,
         "synthetic": synthetic.open_synthetic,
+        "text": text.open_files,
         "tfds": tfds_source.open_tfds,
     }
     if kind in openers:
@@ -140,7 +148,10 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
-    """Applies `data.fold` and `data.validation_fraction`, stratified where there are classes."""
+    """Applies `data.fold` and `data.validation_fraction`: stratified where there are classes, the
+    last part of a text."""
+    if config.fold and dataset.tokenizer:
+        raise UserError(f"data.fold: {dataset.name} is text, which is not divided into folds")
     if config.fold:
         dataset = _fold(dataset, *config.fold)
     if config.validation_fraction:
@@ -170,8 +181,15 @@ def _concatenate(sources: list[Source]) -> ArraySource:
 
 
 def _hold_out(dataset: Dataset, fraction: float) -> Dataset:
-    """Moves a part of 'train' to 'val', chosen by seed 0."""
+    """Moves a part of 'train' to 'val': of a text its end, of examples some chosen by seed 0."""
     train = dataset.splits["train"]
+    if "val" in dataset.splits:
+        raise UserError(
+            f"data.validation_fraction={fraction}: {dataset.name} has a 'val' split of its own"
+        )
+    if hasattr(train, "hold_out"):
+        parts = dict(zip(("train", "val"), train.hold_out(fraction), strict=True))
+        return dataclasses.replace(dataset, splits={**dataset.splits, **parts})
     labels = np.asarray(train.take(np.arange(len(train)))["label"]) if dataset.num_classes else None
     kept, held = split_indices(len(train), fraction, labels)
     splits: dict[str, Source] = {

@@ -1,10 +1,13 @@
 """Synthetic twins: random examples with the fields, shapes and classes of a real source.
 
 They need nothing but NumPy. A twin can be learned: each class (or target) has a direction of its
-own in the inputs, under noise.
+own in the inputs, under noise; in a text, words follow each other by a rule.
 """
 
 from __future__ import annotations
+
+import dataclasses
+import functools
 
 import numpy as np
 
@@ -25,14 +28,18 @@ TWINS: dict[str, tuple[tuple[int, ...], int | None]] = {
     "tfds:cifar100": ((32, 32, 3), 100),
     "tfds:imagenet2012": ((256, 256, 3), 1000),
 }
+TEXTS = ("embedded:stdlib", "files:tinyshakespeare")
 SIZES = {"train": 96, "test": 40}
+TEXT_SIZES = {"train": 2000, "val": 400}  # words a document
 
 
 def open_synthetic(name: str, config: DataConfig) -> Dataset:
     """`synthetic:SOURCE`, SOURCE as in `data.source`. Raises UserError where no twin is known."""
+    if name in TEXTS or name.startswith("text:"):
+        return synthetic_text(name, config)
     base = name.split("/")[0]  # a TFDS name may bring its own config: imagenet2012/5.1.0
     if base not in TWINS:
-        raise UserError(f"no synthetic twin of {name!r}{nearest(name, TWINS)}")
+        raise UserError(f"no synthetic twin of {name!r}{nearest(name, [*TWINS, *TEXTS])}")
     shape, num_classes = TWINS[base]
     random = np.random.Generator(np.random.Philox(0))
     # The directions of at most 16 classes; more classes share them, and their rest is noise.
@@ -53,3 +60,28 @@ def open_synthetic(name: str, config: DataConfig) -> Dataset:
             splits[split] = ArraySource({"features": inputs, "label": label})
     names = tuple(map(str, range(num_classes or 0)))
     return Dataset(f"synthetic:{name}", splits, num_classes, names)
+
+
+def synthetic_text(name: str, config: DataConfig) -> Dataset:
+    """A few thousand words, two documents a split. A tokenizer that is read from files becomes
+    that of bytes: a twin needs no files."""
+    from zoo.data.text import Documents, open_corpus
+
+    random = np.random.Generator(np.random.Philox(0))
+    syllables = ["ba", "de", "ki", "lo", "mu", "ra", "so", "tu"]
+    words = [a + b for a in syllables for b in syllables]
+
+    def make_document(size: int) -> str:
+        # Each word is followed by one of three: enough to be learned.
+        places = [0]
+        for step in random.integers(1, 4, size):
+            places.append((5 * places[-1] + int(step)) % len(words))
+        return " ".join(words[p] for p in places) + "\n"
+
+    texts = {split: [make_document(n), make_document(n)] for split, n in TEXT_SIZES.items()}
+    if config.tokenizer not in ("bytes", "chars") and not config.tokenizer.startswith("bpe:"):
+        config = dataclasses.replace(config, tokenizer="bytes")
+    readers: dict[str, Documents] = {
+        split: functools.partial(list, part) for split, part in texts.items()
+    }
+    return open_corpus(f"synthetic:{name}", readers, config)

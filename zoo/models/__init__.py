@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from typing import Any
 
@@ -12,8 +13,10 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
+from zoo.models import decoder, vit
+from zoo.models.decoder import Decoder
 from zoo.models.mlp import MLP
-from zoo.models.vit import PATCHES, SIZES, ViT
+from zoo.models.vit import ViT
 from zoo.registry import Registry
 
 MODELS = Registry("model")
@@ -21,19 +24,29 @@ MODELS.add("mlp", MLP)
 
 
 def _make_vit(size: str, patch: str, **fields: Any) -> ViT:
-    width, depth, num_heads, hidden = SIZES[size]
+    width, depth, num_heads, hidden = vit.SIZES[size]
     row = {"width": width, "depth": depth, "num_heads": num_heads, "hidden": hidden}
     return ViT(**{**row, "patch_size": int(patch), **fields})
 
 
 # Published patch sizes are listed; any other, as in vit_s4, is made as well.
-for _size in SIZES:
-    for _patch in PATCHES:
+for _size in vit.SIZES:
+    for _patch in vit.PATCHES:
         MODELS.add(
             f"vit_{_size}{_patch}",
             lambda size=_size, patch=str(_patch), **fields: _make_vit(size, patch, **fields),
         )
-MODELS.add_pattern(rf"vit_({'|'.join(SIZES)})([1-9]\d*)", _make_vit)
+MODELS.add_pattern(rf"vit_({'|'.join(vit.SIZES)})([1-9]\d*)", _make_vit)
+
+
+def _make_decoder(name: str, **fields: Any) -> Decoder:
+    width, depth, num_heads, num_positions = decoder.SIZES[name]
+    row = {"width": width, "depth": depth, "num_heads": num_heads, "num_positions": num_positions}
+    return Decoder(**{**row, **fields})
+
+
+for _name in decoder.SIZES:
+    MODELS.add(_name, functools.partial(_make_decoder, _name))
 
 
 def list_models(glob: str = "*") -> list[str]:

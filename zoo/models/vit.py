@@ -67,7 +67,8 @@ class Block(nn.Module):
         y, aux = Attention(self.num_heads, self.attend, name="attn", **types)(y)
         x = add(x, drop(y, self.dropout, "dropout"), "drop1")
         y = nn.LayerNorm(self.norm_epsilon, name="norm2", **types)(x)
-        y = FeedForward(self.hidden, dropout=self.dropout, name="mlp", **types)(y)
+        rates = {"inner_dropout": self.dropout, "dropout": self.dropout}
+        y = FeedForward(self.hidden, **rates, name="mlp", **types)(y)
         x = add(x, y, "drop2")
         return x, {**aux, "hidden": x}
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -62,18 +61,20 @@ def _fit(path: str, leaf: Any, axes: tuple[str | None, ...], mesh: Mesh) -> P:
     return P(*([None] if is_stacked(path) else []), *fitted)
 
 
-def like_params(specs: Any, params: Any, optimizer: Any, opt_state: Any) -> Any:
-    """Specs of an optimizer's state: leaves shaped as their parameter lie with it, others whole."""
+def like_params(specs: Any, params: Any, opt_state: Any) -> Any:
+    """Specs of an optimizer's state: leaves shaped as their parameter lie with it, others whole.
 
-    def place(leaf: Any, spec: P, param: Any) -> P:
-        return spec if leaf.shape == param.shape else P()
-
-    return optax.tree_utils.tree_map_params(
-        optimizer,
-        place,
-        opt_state,
-        specs,
-        params,
-        transform_non_params=lambda _: P(),
-        is_leaf=lambda x: isinstance(x, P | jax.ShapeDtypeStruct),
+    A leaf belongs to the parameter whose path ends its own: `0/mu/fc1/kernel` to `fc1/kernel`.
+    """
+    shapes = {path: leaf.shape for path, leaf in named_leaves(params).items()}
+    places = dict(
+        zip(shapes, jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, P)), strict=True)
     )
+
+    def place(path: str, leaf: Any) -> P:
+        parts = path.split("/")
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        owner = next((end for end in ends if end in shapes), None)
+        return places[owner] if owner and leaf.shape == shapes[owner] else P()
+
+    return map_named(place, opt_state)

@@ -24,12 +24,14 @@ from typing import Any
 from zoo.config import TaskConfig, UserError, nearest
 from zoo.config.parse import convert
 from zoo.registry import Registry
+from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classification import Classification
 from zoo.tasks.regression import Regression
 
 TASKS = Registry("task")
 TASKS.add("classification", Classification)
 TASKS.add("regression", Regression)
+TASKS.add("causal_lm", CausalLM)
 
 
 def make_task(config: TaskConfig, models: Mapping[str, Any], info: Any) -> Any:

@@ -12,6 +12,7 @@ from zoo.checkpoint import Checkpoints
 from zoo.config import Config, UserError
 from zoo.config.schema import check_config
 from zoo.data import from_arrays, resplit
+from zoo.gpu import set_memory_share
 from zoo.train.build import Parts, build
 from zoo.train.curves import draw_curves
 from zoo.train.loop import Loop, flops_per_step
@@ -20,6 +21,7 @@ from zoo.train.result import Result
 from zoo.train.rows import read_rows
 from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
+from zoo.train.wandb_writer import require_wandb
 from zoo.train.workdir import claim_workdir
 from zoo.tree import count_params, named_leaves, overview
 
@@ -42,6 +44,9 @@ def fit(
     Raises UserError on a mistake, NonFiniteLoss, or Stopped after saving on SIGTERM or Ctrl-C.
     """
     check_config(config)
+    too_late = set_memory_share(config.parallel.gpu_memory_share)
+    folder = None if workdir is None else epath.Path(workdir)
+    require_wandb(config, folder)
     dataset = None
     if train is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source="arrays"))
@@ -50,13 +55,14 @@ def fit(
     elif test is not None:
         raise UserError("fit was given test arrays without train arrays")
     parts = build(config, dataset)
-    folder = None if workdir is None else epath.Path(workdir)
     progress = Progress(
         config.train.num_steps,
         config.train.batch_size,
         flops_per_step(parts),
         show=config.log.progress,
     )
+    if too_late:
+        progress.tell(too_late)
     if folder is not None:
         claim_workdir(folder, config, parts.dataset, progress.tell)
     loop = Loop(parts, folder, progress)
@@ -79,7 +85,8 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
     source = epath.Path(config.init_from) / "checkpoints"
     if not source.exists():
         raise UserError(f"init_from={config.init_from!r} is no workdir of a run")
-    found = Checkpoints(source).restore_part("params")
+    identity = parts.dataset.tokenizer_hash
+    found = Checkpoints(source, tokenizer=identity).restore_part("params")
     wanted = named_leaves(state.params)
     wrong = sorted(set(found) ^ set(wanted)) or [
         p for p in wanted if found[p].shape != wanted[p].shape or found[p].dtype != wanted[p].dtype
@@ -89,10 +96,8 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
             f"init_from={config.init_from!r} is of another model, it differs in {', '.join(wrong)}"
         )
     params = jax.tree.unflatten(jax.tree.structure(state.params), [found[p] for p in wanted])
-    params = jax.device_put(params, programs.state_shardings.params)
     progress.tell(f"parameters from {config.init_from}")
-    ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, params)
-    return dataclasses.replace(state, params=params, ema=ema)
+    return programs.replace_params(state, params)
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:
@@ -126,7 +131,7 @@ def finish(loop: Loop, state: State) -> Result:
         found = [row for row in rows if row["split"] == split]
         if found:
             metrics[split] = {k: v for k, v in found[-1].items() if k not in ("step", "split")}
-    shown = "test" if "test" in metrics else "train"
+    shown = next((split for split in ("test", "val") if split in metrics), "train")
     title = f"{parts.config.model.name} on {parts.dataset.name}, {shown}, step {step}"
     if shown in metrics:
         loop.progress.table(title, metrics[shown])

@@ -21,7 +21,8 @@ from zoo.data import (
     without_random,
 )
 from zoo.models import MODELS, create_model, model_fields
-from zoo.optim import make_optimizer, make_schedule
+from zoo.models.layers import Attend, choose_attend
+from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
 from zoo.tasks import TASKS, make_task
 from zoo.train.compile import Programs
@@ -48,6 +49,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     TASKS.get(config.task.name)
     MODELS.get(config.model.name)
     optimizer = make_optimizer(config.optim, config.train.num_steps)
+    check_steps(config.optim, config.train)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
     mesh = make_mesh(config.parallel)
     num_shares = int(np.prod([mesh.shape[axis] for axis in DATA_AXES]))
@@ -72,7 +74,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         rows,
     )
     batch = batch_specs(dataset.splits["train"], ops, config.train.batch_size)
-    model = build_model(config, dataset, batch)
+    model = build_model(config, dataset, batch, choose_attend(mesh.devices.flat[0].platform))
     task = make_task(config.task, {"model": model}, dataset)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
     unit = int(np.lcm(num_shares, jax.process_count()))
@@ -120,8 +122,11 @@ def batch_specs(source: Source, ops: tuple[Op, ...], batch_size: int) -> dict[st
     }
 
 
-def build_model(config: Config, dataset: Dataset, batch: dict[str, Any]) -> nn.Module:
-    """The model of the config; what it leaves open (classes, input shape) the data says."""
+def build_model(
+    config: Config, dataset: Dataset, batch: dict[str, Any], attend: Attend
+) -> nn.Module:
+    """The model of the config; what it leaves open (classes, input shape, vocabulary) the data
+    says, and `attend` is the attention of the platform."""
     made = MODELS.get(config.model.name)
     fields = model_fields(made if isinstance(made, type) else type(made()))
     given = dict(config.model.arguments)
@@ -132,15 +137,8 @@ def build_model(config: Config, dataset: Dataset, batch: dict[str, Any]) -> nn.M
         elif value != default:
             raise UserError(f"model.{name}={value!r}: {config.model.name} has no such field")
     outputs = TASKS.get(config.task.name).num_outputs(dataset)  # type: ignore[attr-defined]
-    shape = batch["image"].shape[1:] if "image" in batch else batch["features"].shape[1:]
-    known = {"num_classes": outputs, "num_outputs": outputs, "input_shape": shape}
-    if len(shape) == 3:
-        known |= {"image_size": shape[:2], "num_channels": shape[2]}
-    elif "image_size" in fields:
-        raise UserError(
-            f"model {config.model.name!r} takes images, "
-            f"{dataset.name} has rows of {shape[0]} numbers"
-        )
+    inputs, known = describe_inputs(config.model.name, fields, dataset, batch)
+    known |= {"num_classes": outputs, "num_outputs": outputs, "attend": attend}
     for name, value in known.items():
         if name in fields:
             given.setdefault(name, value)
@@ -148,10 +146,35 @@ def build_model(config: Config, dataset: Dataset, batch: dict[str, Any]) -> nn.M
     if unknown:
         raise UserError(f"model.arguments.{unknown[0]} is unknown{nearest(unknown[0], fields)}")
     model = create_model(config.model.name, **given)
-    jax.eval_shape(  # a wrong size or width fails here, before anything runs
-        lambda x: model.init(jax.random.key(0), x), jax.ShapeDtypeStruct((1, *shape), np.float32)
-    )
+    # A wrong size or width fails here, before anything runs.
+    jax.eval_shape(lambda x: model.init(jax.random.key(0), x), inputs)
     return model
+
+
+def describe_inputs(
+    name: str, fields: dict[str, Any], dataset: Dataset, batch: dict[str, Any]
+) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
+    """One input of the model, and the fields that follow from it.
+
+    Raises UserError when the model is for another kind of data.
+    """
+    if "tokens" in batch:
+        if "vocab_size" not in fields:
+            raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
+        length = batch["tokens"].shape[1] - 1
+        known = {"vocab_size": dataset.tokenizer.vocab_size}
+        return jax.ShapeDtypeStruct((1, length), np.int32), known
+    if "vocab_size" in fields:
+        raise UserError(f"model {name!r} takes text, {dataset.name} is none")
+    shape = batch["image"].shape[1:] if "image" in batch else batch["features"].shape[1:]
+    known = {"input_shape": shape}
+    if len(shape) == 3:
+        known |= {"image_size": shape[:2], "num_channels": shape[2]}
+    elif "image_size" in fields:
+        raise UserError(
+            f"model {name!r} takes images, {dataset.name} has rows of {shape[0]} numbers"
+        )
+    return jax.ShapeDtypeStruct((1, *shape), np.float32), known
 
 
 def eval_batches(parts: Parts, split: str) -> Any:

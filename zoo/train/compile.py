@@ -17,6 +17,8 @@ from zoo.parallel.rules import like_params
 from zoo.train.state import State, init_state
 from zoo.train.step import make_eval_step, make_train_step, scan_steps
 
+Shapes = dict[str, tuple[tuple[int, ...], Any]]
+
 
 class Programs:
     """Compiled programs of one run.
@@ -38,7 +40,7 @@ class Programs:
         self.batch_sharding = NamedSharding(mesh, P(DATA_AXES))
         self.blocks_sharding = NamedSharding(mesh, P(None, DATA_AXES))
         self.compile_seconds = 0.0
-        self._task = task
+        self._task, self._optimizer = task, optimizer
         self.batch_shapes = batch
         self._key = jax.random.key(config.seed)
         self._train_step = make_train_step(task, optimizer, config)
@@ -55,7 +57,7 @@ class Programs:
             whole,
             params=specs,
             ema=None if shapes.ema is None else specs,
-            opt_state=like_params(specs, shapes.params, optimizer, shapes.opt_state),
+            opt_state=like_params(specs, shapes.params, shapes.opt_state),
         )
         self.state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), self.specs)
         self.abstract_state = jax.tree.map(
@@ -68,21 +70,52 @@ class Programs:
         """A fresh state, made where it will live."""
         return jax.jit(self._init, out_shardings=self.state_shardings)(self._key)
 
+    def replace_params(self, state: State, params: Any) -> State:
+        """`state` with other parameters; its average and optimizer state begin anew from them.
+
+        Many optimizers keep a copy of where they began (schedule-free, Prodigy, SAM).
+        """
+        places = self.state_shardings
+        # A copy of their own: the state is donated.
+        params = jax.device_put(params, places.params, may_alias=False)
+        return dataclasses.replace(
+            state,
+            params=params,
+            ema=None if state.ema is None else jax.tree.map(jax.numpy.copy, params),
+            opt_state=jax.jit(self._optimizer.init, out_shardings=places.opt_state)(params),
+        )
+
     def train(self, state: State, batches: Any, num_steps: int) -> tuple[State, dict[str, Any]]:
         """`num_steps` steps on stacked batches, in one dispatch. The state given is donated."""
-        return self.train_program(num_steps)(state, batches)
+        return self.train_program(num_steps, batches)(state, batches)
 
-    def train_program(self, num_steps: int) -> Any:
-        """The compiled program for batches stacked `num_steps` high."""
-        if ("train", num_steps) not in self._compiled:
-            batches = {
-                k: jax.ShapeDtypeStruct(
-                    (num_steps, *s.shape), s.dtype, sharding=self.blocks_sharding
-                )
-                for k, s in self.batch_shapes.items()
+    def train_program(self, num_steps: int, batches: Any = None) -> Any:
+        """The compiled program for batches stacked `num_steps` high, by default those expected."""
+        shapes = self.expected_shapes(num_steps) if batches is None else find_shapes(batches)
+        key = ("train", *shapes.items())
+        if key not in self._compiled:
+            specs = {
+                name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.blocks_sharding)
+                for name, (shape, dtype) in shapes.items()
             }
-            self._compile(("train", num_steps), self.jit_train(), self.abstract_state, batches)
-        return self._compiled["train", num_steps]
+            self._compile(key, self.jit_train(), self.abstract_state, specs)
+        return self._compiled[key]
+
+    def expected_shapes(self, num_steps: int) -> Shapes:
+        """Shapes and dtypes of `num_steps` stacked batches."""
+        return {k: ((num_steps, *s.shape), s.dtype) for k, s in sorted(self.batch_shapes.items())}
+
+    def find_change(self, num_steps: int, batches: Any) -> str:
+        """How batches differ from those expected, so that the step is compiled again; '' if not."""
+        found, expected = find_shapes(batches), self.expected_shapes(num_steps)
+        if found == expected or ("train", *found.items()) in self._compiled:
+            return ""
+        names = dict.fromkeys([*expected, *found])
+        return ", ".join(
+            f"{name} was {_show(expected.get(name))}, now {_show(found.get(name))}"
+            for name in names
+            if expected.get(name) != found.get(name)
+        )
 
     def jit_train(self) -> Any:
         """The jitted, not yet compiled, scanned step."""
@@ -116,3 +149,12 @@ class Programs:
         start = time.perf_counter()
         self._compiled[key] = jitted.lower(*arguments).compile()
         self.compile_seconds += time.perf_counter() - start
+
+
+def find_shapes(batches: Any) -> Shapes:
+    """Field -> shape and dtype."""
+    return {name: (x.shape, x.dtype) for name, x in sorted(batches.items())}
+
+
+def _show(entry: Any) -> str:
+    return "absent" if entry is None else f"{entry[1]}[{','.join(map(str, entry[0]))}]"

@@ -10,6 +10,7 @@ from etils import epath
 
 from zoo.config import Config
 from zoo.train.rows import RowWriter
+from zoo.train.wandb_writer import WandbWriter
 
 
 class Calendar:
@@ -35,19 +36,26 @@ class Calendar:
 
 
 class Writers:
-    """metrics.jsonl (numbers that are functions of the step), timing.jsonl and TensorBoard."""
+    """metrics.jsonl (numbers that are functions of the step), timing.jsonl, TensorBoard, W&B."""
 
-    def __init__(self, workdir: epath.Path | None, tensorboard: bool):
+    def __init__(self, workdir: epath.Path | None, config: Config):
+        """Writes nothing without a workdir, and only in the first of several processes.
+
+        Raises UserError when W&B is asked for and refuses.
+        """
         self._board: Any = None
+        self._wandb: WandbWriter | None = None
         self._rows: dict[str, RowWriter] = {}
         self.history: list[dict[str, Any]] = []
         if workdir is None or jax.process_index():
             return
         self._rows = {name: RowWriter(workdir, name) for name in ("metrics", "timing")}
-        if tensorboard:
+        if config.log.tensorboard:
             import tensorboardX
 
             self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
+        if config.log.wandb is not None:
+            self._wandb = WandbWriter(config.log.wandb, workdir, config)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """One row of results."""
@@ -67,6 +75,8 @@ class Writers:
         if self._board is not None:
             for key, value in scalars.items():
                 self._board.add_scalar(key, value, step)
+        if self._wandb is not None:
+            self._wandb.write(step, scalars)
 
     def flush(self) -> None:
         for rows in self._rows.values():
@@ -78,6 +88,8 @@ class Writers:
         self.flush()
         if self._board is not None:
             self._board.close()
+        if self._wandb is not None:
+            self._wandb.close()
 
 
 class Profiler:

@@ -27,13 +27,16 @@ class Loop:
         config = parts.config
         self.parts, self.programs, self.workdir = parts, parts.programs, workdir
         self.calendar = Calendar(config)
-        self.writers = Writers(workdir, config.log.tensorboard)
+        self.writers = Writers(workdir, config)
         self.profiler = Profiler(config, workdir)
         self.progress = progress
         self.checkpoints: Checkpoints | None = None
         if workdir is not None:
             self.checkpoints = Checkpoints(
-                workdir / "checkpoints", config.checkpoint, progress.tell
+                workdir / "checkpoints",
+                config.checkpoint,
+                progress.tell,
+                parts.dataset.tokenizer_hash,
             )
 
     def run(self, state: State) -> State:
@@ -44,7 +47,7 @@ class Loop:
             with StopRequest() as request:
                 for batches, num_steps in self._portions(step):
                     self.profiler.visit(step)
-                    new_state, new_report = self._dispatch(state, batches, num_steps)
+                    new_state, new_report = self._dispatch(step, state, batches, num_steps)
                     # The device is busy with the new call while the one before is looked at.
                     self._look_at(step, report)
                     state, report, step = new_state, new_report, step + num_steps
@@ -97,9 +100,12 @@ class Loop:
         if waiting is not None:
             yield waiting
 
-    def _dispatch(self, state: State, batches: Any, num_steps: int) -> tuple[State, Any]:
+    def _dispatch(self, step: int, state: State, batches: Any, num_steps: int) -> tuple[State, Any]:
+        change = self.programs.find_change(num_steps, batches)
+        if change:
+            self.progress.tell(f"step {step + 1}: the step is compiled again, since {change}")
         before = self.programs.compile_seconds
-        self.programs.train_program(num_steps)
+        self.programs.train_program(num_steps, batches)
         seconds = self.programs.compile_seconds - before
         if seconds:
             self.progress.pause()

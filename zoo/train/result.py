@@ -32,9 +32,12 @@ class Result:
     def predict(self, inputs: Any) -> np.ndarray:
         """Predictions for inputs like those trained on: probabilities `[n, c]` or values `[n, k]`.
 
-        `inputs` is `[n, y, x(, ch)]` or `[n, d]`, before any operation of `data.eval_transform`.
-        Raises UserError on inputs of another shape.
+        `inputs` is `[n, y, x(, ch)]` or `[n, d]`, before any operation of `data.eval_transform`; of
+        a model of text, tokens `[n, t]`, whose next one is predicted. Raises UserError on inputs of
+        another shape.
         """
+        if self.parts.dataset.tokenizer:
+            return self._predict({"tokens": np.asarray(inputs, np.int32)})
         arrays = array_inputs(inputs)
         for name, values in arrays.items():
             wanted = self.parts.dataset.shapes.get(name)
@@ -42,6 +45,9 @@ class Result:
                 raise UserError(
                     f"predict was given {name} of shape {values.shape[1:]}, not {wanted}"
                 )
+        return self._predict(arrays)
+
+    def _predict(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         parts, out = self.parts, []
         for batch in read_eval(
             ArraySource(arrays), parts.eval_ops, parts.eval_batch_size, parts.eval_rows

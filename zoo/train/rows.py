@@ -45,15 +45,19 @@ class RowWriter:
 
 
 def read_rows(workdir: Any, name: str = "metrics") -> list[Row]:
-    """The rows of a run, sorted by step, the last written one of each (step, split)."""
+    """The rows of a run, sorted by step, the last written one of each (step, split).
+
+    A line that is no row (a kill or a full disk cut it off) is passed over.
+    """
     rows: dict[tuple[int, str], Row] = {}
     for path in _parts(epath.Path(workdir), name):
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().decode(errors="replace").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
                 continue  # cut off by a kill; the resumed run wrote it again
-            rows[row["step"], row.get("split", "")] = row
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows[row["step"], row.get("split", "")] = row
     return sorted(rows.values(), key=lambda row: (row["step"], row.get("split", "")))
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from zoo.optim import choose_eval_params
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class State:
 
     @property
     def eval_params(self) -> Any:
-        """What is evaluated and shipped: the average where there is one."""
-        return self.params if self.ema is None else self.ema
+        """What is evaluated and shipped: an average, ours or the optimizer's, or the parameters."""
+        return choose_eval_params(self.opt_state, self.params) if self.ema is None else self.ema
 
 
 def init_state(

@@ -40,6 +40,12 @@ def claim_workdir(
     if before is not None and has_begun(workdir):
         check_same_run(before, config, workdir, tell)
         data = _read_json(workdir / "data.json")
+        if data and data.get("tokenizer") != dataset.tokenizer_hash:
+            raise UserError(
+                f"{workdir} was trained with another tokenizer: its tokenizer.json has sha256 "
+                f"{str(data.get('tokenizer'))[:12]}, data.tokenizer={config.data.tokenizer!r} "
+                f"gives {str(dataset.tokenizer_hash)[:12]}"
+            )
         if data and data["fingerprint"] != dataset.fingerprint:
             raise UserError(
                 f"{workdir} was trained on other data: {dataset.name} had fingerprint "
@@ -57,6 +63,8 @@ def claim_workdir(
         write_json(workdir / "config.json", to_dict(config))
         write_json(workdir / "versions.json", find_versions())
         write_json(workdir / "data.json", describe_data(dataset))
+        if dataset.tokenizer:
+            write_text(workdir / "tokenizer.json", dataset.tokenizer.to_json())
 
 
 def has_begun(workdir: epath.Path) -> bool:
@@ -118,13 +126,19 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "examples": {split: len(source) for split, source in dataset.splits.items()},
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
+        "tokenizer": dataset.tokenizer_hash,
     }
 
 
 def write_json(path: epath.Path, content: Any) -> None:
+    """Writes JSON in one move."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
     """Writes a file in one move."""
     draft = path.parent / f"{path.name}.part"
-    draft.write_text(json.dumps(content, indent=1) + "\n")
+    draft.write_text(text)
     draft.replace(path)
 
 

@@ -1,0 +1,166 @@
+"""GPT-2 against arithmetic written out in NumPy, its table, its cache."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from zoo.config import UserError
+from zoo.models.decoder import SIZES, Decoder
+from zoo.tree import count_params, named_leaves, stack_layers
+
+SMALL = Decoder(width=24, depth=3, num_heads=3, vocab_size=50, num_positions=16)
+TOKENS = jax.random.randint(jax.random.key(0), (2, 10), 0, 50)
+
+
+@pytest.fixture(scope="module")
+def params():
+    params = SMALL.init(jax.random.key(1), TOKENS)["params"]
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), params)
+
+
+def norm(x, p):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p["scale"] + p["bias"]
+
+
+def dense(x, p):
+    return x @ p["kernel"] + p["bias"]
+
+
+def gpt2_by_hand(params, tokens, heads):
+    """One sequence, one head at a time, in float64."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    x = p["embed"]["embedding"][tokens] + p["pos"][: len(tokens)]
+    for block in p["blocks"].values():
+        y = norm(x, block["norm1"])
+        q, k, v = (dense(y, block["attn"][name]) for name in "qkv")
+        size, mixed = q.shape[1] // heads, []
+        for part in (slice(i * size, (i + 1) * size) for i in range(heads)):
+            scores = q[:, part] @ k[:, part].T / np.sqrt(size)
+            scores[np.triu_indices(len(tokens), 1)] = -np.inf
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            mixed.append(weights / weights.sum(-1, keepdims=True) @ v[:, part])
+        x = x + dense(np.concatenate(mixed, -1), block["attn"]["out"])
+        y = dense(norm(x, block["norm2"]), block["mlp"]["fc1"])
+        y = y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3))) / 2
+        x = x + dense(y, block["mlp"]["fc2"])
+    return norm(x, p["norm"]) @ p["embed"]["embedding"].T
+
+
+def test_by_hand(params):
+    logits, _ = SMALL.apply({"params": params}, TOKENS)
+    for row, tokens in zip(logits, TOKENS, strict=True):
+        np.testing.assert_allclose(row, gpt2_by_hand(params, tokens, 3), atol=2e-4, rtol=1e-4)
+
+
+def test_scanned_equals_unrolled(params):
+    a, aux_a = SMALL.apply({"params": params}, TOKENS)
+    scanned = SMALL.clone(scan_layers=True)
+    b, aux_b = scanned.apply({"params": stack_layers(params)}, TOKENS)
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    for name in ("attention", "hidden"):
+        np.testing.assert_allclose(aux_a[name], aux_b[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("cuts", [(0, 10), (0, 4, 5, 10), tuple(range(11))], ids=str)
+def test_the_cache_changes_nothing(params, scan, cuts):
+    model = SMALL.clone(scan_layers=scan)
+    own = {"params": stack_layers(params) if scan else params}
+    whole, _ = model.apply(own, TOKENS)
+    cache, parts = model.init_cache(2, 12), []
+    for a, b in itertools.pairwise(cuts):
+        logits, aux = model.apply(own, TOKENS[:, a:b], cache=cache)
+        assert jax.tree.structure(aux["cache"]) == jax.tree.structure(cache)
+        cache = aux["cache"]
+        parts.append(logits)
+    assert int(cache["length"]) == 10
+    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), whole, atol=2e-5)
+
+
+def test_padding_is_not_looked_at(params):
+    """Left padding with its own positions gives what the text alone gives."""
+    alone, _ = SMALL.apply({"params": params}, TOKENS[:1])
+    padded = jnp.concatenate([jnp.full((1, 3), 7), TOKENS[:1]], axis=1)
+    mask = jnp.arange(13)[None] >= 3
+    positions = jnp.maximum(jnp.arange(13) - 3, 0)[None]
+    out, _ = SMALL.apply({"params": params}, padded, mask=mask, positions=positions)
+    np.testing.assert_allclose(out[:, 3:], alone, atol=2e-5)
+    cached, _ = SMALL.apply(
+        {"params": params}, padded, mask=mask, positions=positions, cache=SMALL.init_cache(1, 13)
+    )
+    np.testing.assert_allclose(cached[:, 3:], alone, atol=2e-5)
+
+
+def test_documents_of_one_row_do_not_see_each_other(params):
+    alone = [SMALL.apply({"params": params}, TOKENS[:1, part])[0] for part in
+             (slice(0, 4), slice(4, 10))]  # fmt: skip
+    segments = jnp.array([[0] * 4 + [1] * 6])
+    positions = jnp.array([[*range(4), *range(6)]])
+    packed, _ = SMALL.apply({"params": params}, TOKENS[:1], segments=segments, positions=positions)
+    np.testing.assert_allclose(packed, jnp.concatenate(alone, axis=1), atol=2e-5)
+
+
+def count_by_hand(width, depth, positions, vocab=50257):
+    block = 12 * width**2 + 13 * width  # 4 + 8 matrices, their biases, two norms
+    return (vocab + positions) * width + depth * block + 2 * width
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(name):
+    """Exact counts; the scanned form, so that 96 layers are traced as one."""
+    model = zoo.create_model(name, scan_layers=True)
+    shapes = jax.eval_shape(lambda: zoo.init_params(model))
+    width, depth, _, positions = SIZES[name]
+    assert count_params(shapes) == count_by_hand(width, depth, positions)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("gpt2", 124_439_808), ("gpt2_medium", 354_823_168), ("gpt2_large", 774_030_080),
+     ("gpt2_xl", 1_557_611_200)],
+)  # fmt: skip
+def test_published_counts(name, count):
+    width, depth, _, positions = SIZES[name]
+    assert count_by_hand(width, depth, positions) == count
+
+
+@pytest.mark.parametrize("name", [n for n in SIZES if n.startswith("gpt3")])
+def test_gpt3_is_as_large_as_its_name(name):
+    number = name.removeprefix("gpt3_")
+    nominal = float(number[:-1]) * {"m": 1e6, "b": 1e9}[number[-1]]
+    width, depth, _, positions = SIZES[name]
+    assert count_by_hand(width, depth, positions) == pytest.approx(nominal, rel=0.02)
+
+
+def test_initialisation_is_the_papers():
+    model = Decoder(width=128, depth=8, num_heads=4, vocab_size=500, num_positions=64)
+    leaves = named_leaves(zoo.init_params(model))
+    for path, leaf in leaves.items():
+        if path.endswith("bias"):
+            assert not leaf.any(), path
+        elif path.endswith("scale"):
+            assert (leaf == 1).all(), path
+        else:
+            residual = path.endswith(("attn/out/kernel", "mlp/fc2/kernel"))
+            expected = 0.02 / 4 if residual else 0.02  # sqrt(2 * 8)
+            assert float(leaf.std()) == pytest.approx(expected, rel=0.05), path
+
+
+def test_too_many_tokens():
+    with pytest.raises(UserError, match="has 16 positions, not 17"):
+        SMALL.init(jax.random.key(0), jnp.zeros((1, 17), jnp.int32))
+    with pytest.raises(UserError, match="has 16 positions, not 40"):
+        SMALL.init_cache(1, 40)
+
+
+def test_bfloat16_is_near(params):
+    exact, _ = SMALL.apply({"params": params}, TOKENS)
+    near, _ = SMALL.clone(dtype=jnp.bfloat16).apply({"params": params}, TOKENS)
+    assert near.dtype == jnp.float32
+    assert 0 < np.abs(near - exact).max() < 0.15 * np.abs(exact).max()

@@ -1,0 +1,72 @@
+"""The next token from those before it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from zoo.config import UserError
+from zoo.tasks.supervised import init_model, run_model
+
+
+@dataclass(frozen=True)
+class CausalLM:
+    """Softmax cross-entropy of each token of `tokens` `[b, t + 1]` but the first.
+
+    `real` `[b, t]`, where the batch has it, is false at targets that do not count. Metrics are the
+    loss in nats a token, perplexity, and bits a byte of the text that the tokens stand for, which
+    is comparable between tokenizers (tokens between documents cost bits and are no bytes).
+    """
+
+    model: nn.Module
+    token_bytes: np.ndarray | None
+
+    @staticmethod
+    def num_outputs(info: Any) -> int:
+        """The vocabulary. Raises UserError when the data is no text."""
+        if info.tokenizer is None:
+            raise UserError(f"task.name='causal_lm', but {info.name} is no text")
+        return info.tokenizer.vocab_size
+
+    @classmethod
+    def create(cls, model: nn.Module, info: Any) -> CausalLM:
+        cls.num_outputs(info)
+        return cls(model, info.tokenizer.token_bytes)
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        return init_model(self.model, key)
+
+    def loss(
+        self, params: Any, batch: dict[str, Any], key: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Summed cross-entropy; `weight` counts target tokens."""
+        inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
+        counts = jnp.broadcast_to(batch["mask"].astype(jnp.float32)[:, None], targets.shape)
+        if "real" in batch:
+            counts = counts * batch["real"]
+        logits = run_model(self.model, params, inputs, key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets) * counts
+        loss_sum = losses.sum()
+        sums = {"loss": loss_sum, "weight": counts.sum()}
+        if self.token_bytes is not None:
+            sums["bytes"] = (jnp.asarray(self.token_bytes, jnp.float32)[targets] * counts).sum()
+        return loss_sum, sums
+
+    def summarise(self, sums: dict[str, Any]) -> dict[str, float]:
+        loss = float(sums["loss"] / sums["weight"])
+        out = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        if "bytes" in sums:
+            out["bits_per_byte"] = float(sums["loss"] / sums["bytes"].clip(1) / math.log(2))
+        return out
+
+    def predict(self, params: Any, batch: dict[str, Any]) -> jax.Array:
+        """Probabilities `[b, v]` of the token that follows each row of `tokens`."""
+        logits = run_model(self.model, params, batch["tokens"], None)
+        return jax.nn.softmax(logits[:, -1])
