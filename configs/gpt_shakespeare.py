@@ -1,6 +1,6 @@
 """A small character GPT on tiny-shakespeare, nanoGPT's recipe for a CPU.
 
-    python train.py --config configs/gpt_shakespeare.py --workdir runs/shakespeare   # needs ZOO_DATA
+    python train.py --config configs/gpt_shakespeare.py --workdir runs/shakespeare  # needs ZOO_DATA
 
 Four layers, four heads, 128 wide, windows of 64 characters, 12 a batch, 2,000 steps of AdamW: 0.8 M
 parameters. The first nine tenths of the text train, the last tenth is 'val'; its loss is over the

@@ -87,7 +87,7 @@ def torch(bf16: bool = False):
             for block in self.blocks:
                 x = block(x)
             logits = self.norm(x) @ self.embed.weight.T
-            return functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+            return functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
     text = Path(os.environ["ZOO_DATA"], "tinyshakespeare", "input.txt").read_text()
     alphabet = sorted(set(text))

@@ -13,7 +13,15 @@ from jax.sharding import AxisType
 
 import zoo
 from zoo.checkpoint import Checkpoints
-from zoo.config import ModelConfig, OptimConfig, ParallelConfig, TrainConfig, UserError
+from zoo.config import (
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    ParallelConfig,
+    TaskConfig,
+    TrainConfig,
+    UserError,
+)
 from zoo.evaluate import evaluate
 from zoo.optim import make_optimizer
 from zoo.parallel import place_batch
@@ -22,12 +30,19 @@ from zoo.train.compile import Programs
 from zoo.train.rows import read_rows
 from zoo.tree import named_leaves
 
+SMALL_GPT = {"width": 16, "depth": 2, "num_heads": 2, "num_positions": 16}
 VIT = ModelConfig("vit_ti4", SMALL_VIT)
 MODELS = {
     "vit": VIT,
     "vit_mean_scanned": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "mean"}, scan_layers=True),
     "vit_map": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "map"}),
     "mlp": ModelConfig("mlp", {"widths": (32, 16)}),
+    "gpt": ModelConfig("gpt2", SMALL_GPT),
+    "gpt_scanned": ModelConfig("gpt2", SMALL_GPT, scan_layers=True),
+}
+TEXT = {
+    "data": DataConfig("synthetic:embedded:stdlib", tokenizer="chars", length=16),
+    "task": TaskConfig("causal_lm"),
 }
 
 
@@ -38,6 +53,7 @@ def make_config(parallel, model=VIT):
         optim=OptimConfig("sgd", 0.3, {"momentum": 0.9}, num_microbatches=2, ema_decay=0.9),
         train=TrainConfig(batch_size=32, num_steps=3, eval_batch_size=13),
         parallel=parallel,
+        **(TEXT if model.name == "gpt2" else {}),
     )
 
 
@@ -53,7 +69,8 @@ def run(parts, programs):
     for i in range(3):
         batch = place_batch(parts.stream[i], programs.blocks_sharding)
         state, report = programs.train(state, batch, 1)
-    placed = (place_batch(b, programs.batch_sharding) for b in eval_batches(parts, "test"))
+    split = "test" if "test" in parts.dataset.splits else "val"
+    placed = (place_batch(b, programs.batch_sharding) for b in eval_batches(parts, split))
     metrics = evaluate(programs.evaluate, parts.task.summarise, state.params, placed)
     return state, report, metrics
 
@@ -81,6 +98,9 @@ def run_alone(name):
         ("vit_map", (2, 2, 2)),
         ("mlp", (1, 2, 4)),
         ("mlp", (2, 2, 2)),
+        ("gpt", (2, 2, 2)),
+        ("gpt_scanned", (1, 4, 2)),
+        ("gpt_scanned", (2, 2, 2)),
     ],
     ids=str,
 )

@@ -1,0 +1,129 @@
+"""Runs on text: what the workdir keeps, and tokenizers that do not belong together."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from conftest import small_config
+
+import zoo
+from zoo.config import DataConfig, ModelConfig, TaskConfig, TrainConfig, UserError
+from zoo.data.tokenizers import read_tokenizer, train_bpe
+from zoo.train.build import build
+
+SMALL_GPT = {"width": 16, "depth": 2, "num_heads": 2, "num_positions": 32}
+
+
+def text_config(cache, tokenizer="bytes", **groups):
+    """Four steps of a small GPT on synthetic text."""
+    data = DataConfig("synthetic:embedded:stdlib", tokenizer=tokenizer, length=32, cache=str(cache))
+    defaults = {
+        "model": ModelConfig("gpt2", SMALL_GPT),
+        "data": data,
+        "task": TaskConfig("causal_lm"),
+        "train": TrainConfig(batch_size=8, num_steps=4, eval_every_steps=2),
+    }
+    return small_config(**{**defaults, **groups})
+
+
+def corpus(folder: pathlib.Path, **changes) -> DataConfig:
+    """The user's own files and a tokenizer of their own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "a.txt").write_text("some words of a text, and some more words of it\n" * 60)
+    path = folder / "tokenizer.json"
+    path.write_text(train_bpe(iter(["some words of a text"] * 9), 270).to_json())
+    fields = {"tokenizer": str(path), "length": 16, "validation_fraction": 0.2}
+    return DataConfig(f"text:{folder}/*.txt", cache=str(folder / "c"), **{**fields, **changes})
+
+
+def test_a_run_on_text(tmp_path):
+    result = zoo.fit(text_config(tmp_path, "chars"), tmp_path / "run")
+    assert result.metrics["val"].keys() == {"loss", "perplexity", "bits_per_byte"}
+    # Before it has learned anything, every token costs about log(vocabulary).
+    tokenizer = result.parts.dataset.tokenizer
+    assert result.metrics["val"]["loss"] == pytest.approx(np.log(tokenizer.vocab_size), rel=0.1)
+    kept = read_tokenizer(tmp_path / "run" / "tokenizer.json")
+    assert kept.to_json() == tokenizer.to_json()
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert data["tokenizer"] == result.parts.dataset.tokenizer_hash
+    (manifest,) = (tmp_path / "run" / "checkpoints").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["tokenizer"] == data["tokenizer"]
+    probabilities = result.predict([tokenizer.encode("ba de ki")])
+    assert probabilities.shape == (1, tokenizer.vocab_size)
+    np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-5)
+
+
+def test_another_tokenizer_is_refused_early(tmp_path, monkeypatch):
+    config = text_config(tmp_path, data=corpus(tmp_path / "text"))
+    zoo.fit(config, tmp_path / "run")
+    path = tmp_path / "text" / "tokenizer.json"
+    path.write_text(train_bpe(iter(["some other words " * 9]), 270).to_json())
+    # Nothing is compiled before the mistake is told.
+    monkeypatch.setattr(
+        "zoo.train.compile.Programs.init_state", lambda self: pytest.fail("compiled")
+    )
+    with pytest.raises(UserError, match="was trained with another tokenizer: its tokenizer"):
+        zoo.fit(config, tmp_path / "run")
+    monkeypatch.undo()
+    start = dataclasses.replace(config, init_from=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="belongs to another tokenizer"):
+        zoo.fit(start, tmp_path / "other")
+    path.write_text((tmp_path / "run" / "tokenizer.json").read_text())
+    zoo.fit(start, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"model": ModelConfig("mlp")}, "model 'mlp' takes no text"),
+        ({"task": TaskConfig("classification")}, "has no classes"),
+        ({"model": ModelConfig("gpt2", {**SMALL_GPT, "num_positions": 16})},
+         "the model has 16 positions, not 32"),
+    ],
+)  # fmt: skip
+def test_mistakes(tmp_path, groups, message):
+    with pytest.raises(UserError, match=message):
+        build(text_config(tmp_path, **groups))
+
+
+def test_images_are_no_text():
+    config = small_config(model=ModelConfig("gpt2", SMALL_GPT))
+    with pytest.raises(UserError, match="model 'gpt2' takes text"):
+        build(config)
+    with pytest.raises(UserError, match="is no text"):
+        build(dataclasses.replace(config, task=TaskConfig("causal_lm")))
+
+
+def test_an_unexpected_recompilation_is_told(tmp_path, monkeypatch, capsys):
+    """A source whose later batches are of another dtype: the step is compiled anew, and says so."""
+    config = text_config(tmp_path, log=dataclasses.replace(small_config().log, progress=True))
+    from zoo.data import TrainStream
+
+    read = TrainStream.read
+
+    def read_oddly(self, first_step, num_steps):
+        block = read(self, first_step, num_steps)
+        if first_step >= 2:
+            block["tokens"] = block["tokens"].astype(np.int16)
+        return block
+
+    monkeypatch.setattr(TrainStream, "read", read_oddly)
+    zoo.fit(config)
+    told = capsys.readouterr().out
+    assert (
+        "step 3: the step is compiled again, since tokens was int32[1,8,33], now int16[1,8,33]"
+        in told
+    )
+    assert told.count("compiled again") == 1
+
+
+def test_a_steady_run_compiles_once(tmp_path, capsys):
+    config = text_config(tmp_path, log=dataclasses.replace(small_config().log, progress=True))
+    result = zoo.fit(config)
+    told = capsys.readouterr().out
+    assert "compiled again" not in told
+    assert told.count("compiled 1 step a call") == 1
+    assert len(jax.tree.leaves(result.params)) > 10
