@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from conftest import small_config
@@ -14,7 +13,7 @@ from zoo.config import DataConfig, ModelConfig, TaskConfig, TrainConfig, UserErr
 from zoo.data.tokenizers import read_tokenizer, train_bpe
 from zoo.train.build import build
 
-SMALL_GPT = {"width": 16, "depth": 2, "num_heads": 2, "num_positions": 32}
+SMALL_GPT = {"width": 16, "depth": 1, "num_heads": 2, "num_positions": 32}
 
 
 def text_config(cache, tokenizer="bytes", **groups):
@@ -57,7 +56,9 @@ def test_a_run_on_text(tmp_path):
 
 
 def test_another_tokenizer_is_refused_early(tmp_path, monkeypatch):
-    config = text_config(tmp_path, data=corpus(tmp_path / "text"))
+    config = text_config(
+        tmp_path, data=corpus(tmp_path / "text"), train=TrainConfig(batch_size=8, num_steps=1)
+    )
     zoo.fit(config, tmp_path / "run")
     path = tmp_path / "text" / "tokenizer.json"
     path.write_text(train_bpe(iter(["some other words " * 9]), 270).to_json())
@@ -118,12 +119,4 @@ def test_an_unexpected_recompilation_is_told(tmp_path, monkeypatch, capsys):
         in told
     )
     assert told.count("compiled again") == 1
-
-
-def test_a_steady_run_compiles_once(tmp_path, capsys):
-    config = text_config(tmp_path, log=dataclasses.replace(small_config().log, progress=True))
-    result = zoo.fit(config)
-    told = capsys.readouterr().out
-    assert "compiled again" not in told
-    assert told.count("compiled 1 step a call") == 1
-    assert len(jax.tree.leaves(result.params)) > 10
+    assert told.count("compiled 1 step a call") == 2

@@ -1,9 +1,10 @@
 """Decoders: a token is predicted from those before it. GPT-2 (Radford et al. 2019).
 
 Pre-norm, norm epsilon 1e-5, the tanh form of GELU, learned positions, the output tied to the
-embedding. Initialised as in the paper: normal of deviation 0.02, divided by sqrt(2 * depth) for the
-matrices that write into the residual stream; biases zero. (OpenAI's code draws the positions with
-0.01; here 0.02.) Dropout acts on the embedding and on each branch, not on attention weights.
+embedding. Initialised as in the paper: normal of deviation 0.02 (`initializer_range`), divided by
+sqrt(2 * depth) for the matrices that write into the residual stream; biases zero. (OpenAI's code
+draws the positions with 0.01; here 0.02.) Dropout acts on the embedding and on each branch, not on
+attention weights.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Block(nn.Module):
     hidden: int
     dropout: float
     norm_epsilon: float
+    kernel_init: Initializer
     out_init: Initializer
     attend: Attend
     dtype: Any
@@ -58,7 +60,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
         """`shared` has `mask`, and `start`: the first place of these tokens in the cache."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        inits = {"kernel_init": nn.initializers.normal(0.02), "out_init": self.out_init}
+        inits = {"kernel_init": self.kernel_init, "out_init": self.out_init}
         y = nn.LayerNorm(self.norm_epsilon, name="norm1", **types)(x)
         y, aux = Attention(self.num_heads, self.attend, name="attn", **inits, **types)(
             y, mask=shared["mask"], causal=cache is None, cache=cache, start=shared["start"]
@@ -88,6 +90,7 @@ class Decoder(nn.Module):
     num_positions: int = 1024
     dropout: float = 0.0
     norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
     scan_layers: bool = False
     remat: Literal["none", "full", "dots"] = "none"
     attend: Attend = attend
@@ -113,7 +116,8 @@ class Decoder(nn.Module):
         tokens than positions.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        init, dropout = nn.initializers.normal(0.02), self.dropout if train else 0.0
+        init = nn.initializers.normal(self.initializer_range)
+        dropout = self.dropout if train else 0.0
         self._check_length(tokens.shape[1])
         start = 0 if cache is None else cache["length"]
         embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="embed", **types)
@@ -151,7 +155,8 @@ class Decoder(nn.Module):
             self.hidden or 4 * self.width,
             dropout,
             self.norm_epsilon,
-            nn.initializers.normal(0.02 / math.sqrt(2 * self.depth)),
+            nn.initializers.normal(self.initializer_range),
+            nn.initializers.normal(self.initializer_range / math.sqrt(2 * self.depth)),
             self.attend,
             self.dtype,
             self.param_dtype,

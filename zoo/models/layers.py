@@ -7,6 +7,7 @@ Letters in shapes and einsums, everywhere in zoo: `b` batch, `t` query tokens, `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,8 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    # By erf: jax.nn.gelu's exact form goes by erfc, three times as slow on a CPU.
+    "gelu": lambda x: x * (1 + jax.lax.erf(x * math.sqrt(0.5))) * 0.5,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "silu": jax.nn.silu,
 }

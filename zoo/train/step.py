@@ -32,7 +32,6 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         gradients, sums = accumulate(task, state.params, batch, key, parts)
         weight = jnp.maximum(sums["weight"], 1.0)
-        gradients = jax.tree.map(lambda g: (g / weight).astype(g.dtype), gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         loss = sums["loss"] / weight
@@ -70,10 +69,16 @@ def scan_steps(train_step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def accumulate(task: Any, params: Any, batch: Batch, key: jax.Array, parts: int) -> tuple[Any, Any]:
-    """Gradient of the summed loss, and metric sums, over `parts` microbatches in turn."""
-    gradient = jax.grad(task.loss, has_aux=True)
+    """Gradient of the mean loss, and metric sums, over `parts` microbatches in turn."""
     if parts == 1:
-        return gradient(params, batch, key)
+
+        def mean_loss(params: Any) -> tuple[jax.Array, Any]:
+            # Divided here, the few numbers of the outputs are, not every gradient.
+            loss_sum, sums = task.loss(params, batch, key)
+            return loss_sum / jnp.maximum(sums["weight"], 1.0), sums
+
+        return jax.grad(mean_loss, has_aux=True)(params)
+    gradient = jax.grad(task.loss, has_aux=True)
 
     # Rows i, i + parts, ... form microbatch i: each device keeps the rows it has.
     def split(x: jax.Array) -> jax.Array:
@@ -87,7 +92,9 @@ def accumulate(task: Any, params: Any, batch: Batch, key: jax.Array, parts: int)
     micro = jax.tree.map(split, batch)
     shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], micro), key)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.scan(body, zeros, (jnp.arange(parts), micro))[0]
+    gradients, sums = jax.lax.scan(body, zeros, (jnp.arange(parts), micro))[0]
+    weight = jnp.maximum(sums["weight"], 1.0)
+    return jax.tree.map(lambda g: (g / weight).astype(g.dtype), gradients), sums
 
 
 def average(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
