@@ -165,6 +165,7 @@ def test_one_run_itself_and_how_deep_runs_are_looked_for(tmp_path, capsys, monke
     write_run(tmp_path / "1" / "2" / "4" / "5", TWO)  # too deep
     write_run(tmp_path / "1" / "2" / "3" / "checkpoints" / "inside", TWO)  # a run holds no run
     write_run(tmp_path / ".hidden" / "6", TWO)
+    (tmp_path / "latest").symlink_to(tmp_path / "1" / "2" / "3")
     _, lines, _ = run(capsys, monkeypatch, tmp_path)
     assert lines[0].startswith("1 run in ")
     assert len(cells(lines, "1/2/3")) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -110,7 +111,8 @@ def _run_folders(folder: epath.Path, depth: int) -> Iterable[epath.Path]:
         yield folder
     elif depth:
         for child in sorted(folder.iterdir()):
-            if child.is_dir() and not child.name.startswith("."):
+            # A link to a run beside it ('latest') would show that run twice.
+            if child.is_dir() and not os.path.islink(child) and not child.name.startswith("."):
                 yield from _run_folders(child, depth - 1)
 
 

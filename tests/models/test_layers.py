@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.models.layers import ACTIVATIONS, Attention, attend, attention_weights, sincos_positions
+from zoo.models.layers import (
+    ACTIVATIONS,
+    Attention,
+    attend,
+    attention_weights,
+    choose_attend,
+    sincos_positions,
+)
 
 
 def make_qkv(b=2, t=5, s=7, n=3, h=4):
@@ -18,6 +25,26 @@ def test_attention_equals_jax_own():
     for given in (None, mask):
         expected = jax.nn.dot_product_attention(q, k, v, mask=given)
         np.testing.assert_allclose(attend(q, k, v, given), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", [None, (2, 1, 1, 5), (2, 1, 5, 5), (1, 1, 5, 5)], ids=str)
+def test_the_attention_of_every_platform_is_one_function(causal, shape):
+    q, k, v = make_qkv(s=5)
+    mask = None
+    if shape:
+        mask = jax.random.bernoulli(jax.random.key(1), 0.6, shape).at[..., 0].set(True)
+    plain, fused = (choose_attend(platform) for platform in ("cpu", "gpu"))
+    assert plain is not fused
+
+    def squares(attend):
+        return lambda q, k, v: (attend(q, k, v, mask, causal) ** 2).sum()
+
+    for function in (plain, fused):
+        expected = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
+        np.testing.assert_allclose(function(q, k, v, mask, causal), expected, atol=1e-6)
+    grads = [jax.grad(squares(f), argnums=(0, 1, 2))(q, k, v) for f in (plain, fused)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *grads)
 
 
 def test_attention_weights_sum_to_one_and_respect_the_mask():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from etils import epath
 
 from zoo.config import DataConfig, UserError, nearest
 from zoo.registry import import_attribute
@@ -82,7 +83,7 @@ class Dataset:
     @property
     def tokenizer_hash(self) -> str | None:
         """The identity of the tokenizer, where there is one."""
-        return self.tokenizer and hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()
+        return self.tokenizer and hash_tokenizer(self.tokenizer)
 
     @functools.cached_property
     def statistics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -101,6 +102,16 @@ class Dataset:
         """Field -> shape of one example before any operation."""
         first = self.splits["train"].take(np.array([0]))
         return {name: np.asarray(values[0]).shape for name, values in first.items()}
+
+
+def hash_tokenizer(tokenizer: Any) -> str:
+    """sha256 of all that a tokenizer is."""
+    return hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
+
+
+def cache_folder(config: DataConfig) -> epath.Path:
+    """Where prepared data is kept: `data.cache`, or ~/.cache/zoo."""
+    return epath.Path(config.cache or "~/.cache/zoo").expanduser()
 
 
 def fingerprint(splits: Mapping[str, Source], most: int = 100_000) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 
 from zoo.config import DataConfig, UserError
 from zoo.data.published import PUBLISHED, read_checked
-from zoo.data.sources import Dataset, Examples, Source
+from zoo.data.sources import Dataset, Examples, Source, cache_folder, hash_tokenizer
 from zoo.data.tokenizers import Tokenizer, make_tokenizer
 
 Documents = Callable[[], Iterable[str]]
@@ -94,7 +94,7 @@ def open_corpus(name: str, splits: Mapping[str, Documents], config: DataConfig) 
     """
     texts = splits.values() if config.tokenizer == "chars" else [splits["train"]]
     tokenizer = make_tokenizer(config, (text for read in texts for text in read()))
-    identity = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
+    identity = hash_tokenizer(tokenizer)
     length, stride = config.length, config.stride or config.length
     windows: dict[str, Source] = {}
     digest = hashlib.sha256(identity.encode())
@@ -127,7 +127,7 @@ def tokenize(read: Documents, tokenizer: Tokenizer, key: str, config: DataConfig
     Raises UserError when the cache cannot be written.
     """
     dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    path = Path(config.cache or "~/.cache/zoo").expanduser() / "tokens" / f"{key}.{dtype}"
+    path = Path(cache_folder(config)) / "tokens" / f"{key}.{dtype}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():

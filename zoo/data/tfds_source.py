@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from zoo.config import DataConfig, UserError
-from zoo.data.sources import Dataset, Examples, Source
+from zoo.data.sources import Dataset, Examples, Source, cache_folder
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def open_tfds(name: str, config: DataConfig) -> Dataset:
     """
     import tensorflow_datasets as tfds
 
-    cache = epath.Path(config.cache or "~/.cache/zoo").expanduser() / "tfds"
+    cache = cache_folder(config) / "tfds"
 
     def make_builder() -> Any:
         return tfds.builder(name, data_dir=cache, file_format="array_record")

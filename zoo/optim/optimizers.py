@@ -155,6 +155,7 @@ def _mask_decay(make: Callable[..., Any]) -> Callable[..., optax.GradientTransfo
     def make_masked(
         rate: Rate, weight_decay: float = 0.0, mask: Mask | None = None, **arguments: Any
     ) -> optax.GradientTransformation:
+        """`make` with a mask for its decay."""
         plain = make(rate, **arguments)
         if mask is None:
             return plain

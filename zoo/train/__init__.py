@@ -11,6 +11,7 @@ from etils import epath
 from zoo.checkpoint import Checkpoints
 from zoo.config import Config, UserError
 from zoo.config.schema import check_config
+from zoo.console import align
 from zoo.data import from_arrays, resplit
 from zoo.gpu import set_memory_share
 from zoo.train.build import Parts, build
@@ -112,10 +113,7 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         return
     places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = align(rows)
     (folder / "parameters.txt").write_text("\n".join(lines) + f"\ntotal {count_params(params):,}\n")
 
 
