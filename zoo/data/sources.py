@@ -155,6 +155,10 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise UserError(
             f"data.train_split and data.test_split are for tfds:, not {config.source!r}"
         )
+    default = DataConfig()
+    for key in ("tokenizer", "stride"):
+        if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
+            raise UserError(f"data.{key} is for text, {dataset.name} is none")
     return resplit(dataset, config)
 
 

@@ -66,6 +66,7 @@ def synthetic_text(name: str, config: DataConfig) -> Dataset:
     """A few thousand words, two documents a split. A tokenizer that is read from files becomes
     that of bytes: a twin needs no files."""
     from zoo.data.text import Documents, open_corpus
+    from zoo.data.tokenizers import is_file
 
     random = np.random.Generator(np.random.Philox(0))
     syllables = ["ba", "de", "ki", "lo", "mu", "ra", "so", "tu"]
@@ -79,7 +80,7 @@ def synthetic_text(name: str, config: DataConfig) -> Dataset:
         return " ".join(words[p] for p in places) + "\n"
 
     texts = {split: [make_document(n), make_document(n)] for split, n in TEXT_SIZES.items()}
-    if config.tokenizer not in ("bytes", "chars") and not config.tokenizer.startswith("bpe:"):
+    if config.tokenizer == "gpt2" or is_file(config.tokenizer):
         config = dataclasses.replace(config, tokenizer="bytes")
     readers: dict[str, Documents] = {
         split: functools.partial(list, part) for split, part in texts.items()

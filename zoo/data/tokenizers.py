@@ -237,7 +237,12 @@ def make_tokenizer(config: DataConfig, texts: Iterable[str]) -> Tokenizer:
         if not size.isdigit() or int(size) < 257:
             raise UserError(f"data.tokenizer={name!r}: write bpe:N, N at least 257 tokens")
         return train_bpe(iter(texts), int(size))
-    if "/" not in name and not name.endswith(".json") and not epath.Path(name).exists():
+    if not is_file(name):
         known = ["bytes", "chars", "bpe:4096", "gpt2"]
         raise UserError(f"data.tokenizer={name!r} is unknown{nearest(name, known)}")
     return read_tokenizer(name)
+
+
+def is_file(name: str) -> bool:
+    """Does `data.tokenizer` name a file or folder, there or not?"""
+    return "/" in name or name.endswith(".json") or epath.Path(name).exists()
