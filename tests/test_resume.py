@@ -27,10 +27,10 @@ ALL_ON = [
     "--config.data.validation_fraction=0.1",
     "--config.train.batch_size=32",
 ]
-MLP = ["configs/mlp_digits.py", *ALL_ON, "--config.train.num_steps=3000",
+MLP = ["configs/mlp_digits.py", *ALL_ON, "--config.train.num_steps=1200",
        "--config.train.steps_per_call=5",
-       "--config.log.every_steps=25", "--config.checkpoint.every_steps=75",
-       "--config.train.eval_every_steps=300"]  # fmt: skip
+       "--config.log.every_steps=10", "--config.checkpoint.every_steps=30",
+       "--config.train.eval_every_steps=120"]  # fmt: skip
 VIT = ["configs/vit_digits.py", *ALL_ON, "--config.train.num_steps=240",
        "--config.train.steps_per_call=4",
        "--config.log.every_steps=5", "--config.checkpoint.every_steps=12",
@@ -169,7 +169,7 @@ def test_vit_killed_five_times_on_eight_devices(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 def test_a_request_to_stop_saves_and_the_same_command_goes_on(tmp_path, number):
     recipe = [*MLP, "--config.checkpoint.every_steps=None"]
-    recipe = [w for w in recipe if w != "--config.checkpoint.every_steps=75"]
+    recipe = [w for w in recipe if w != "--config.checkpoint.every_steps=30"]
     process = start(recipe, tmp_path / "run", {})
     while last_step(tmp_path / "run") < 75:
         assert process.poll() is None
