@@ -6,7 +6,9 @@ Four layers, four heads, 128 wide, windows of 64 characters, 12 a batch, 2,000 s
 parameters. The first nine tenths of the text train, the last tenth is 'val'; its loss is over the
 whole of it.
 Must reach: 1.886 validation loss, what nanoGPT's script measures on samples of the same text.
-Reached: 1.903 (seed 0 alone): not there yet.
+Reached: 1.738, mean of seeds 0-2 (1.744, 1.736, 1.734); about 2 minutes on 2 CPU cores.
+Differs from nanoGPT's recipe in the initial deviation: 0.06, for 0.02 is meant for much wider models
+(1.903 with it, seed 0). Chosen among 0.02, 0.06, 0.09 on the last tenth of the training text.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def get_config(argument: str = "") -> Config:
     options = parse_options(argument, "quick")
     size = {"width": 128, "depth": 4, "num_heads": 4, "num_positions": 64}
     config = Config(
-        model=ModelConfig("gpt2", size),
+        model=ModelConfig("gpt2", {**size, "initializer_range": 0.06}),
         data=DataConfig("files:tinyshakespeare", tokenizer="chars", length=64, stride=1),
         task=TaskConfig("causal_lm"),
         optim=OptimConfig(

@@ -29,7 +29,7 @@ def get_config(argument: str = "") -> Config:
     options = parse_options(argument, "quick")
     size = {"width": 160, "depth": 4, "num_heads": 5, "num_positions": 128}
     config = Config(
-        model=ModelConfig("gpt2", size),
+        model=ModelConfig("gpt2", {**size, "initializer_range": 0.06}),
         data=DataConfig("embedded:stdlib", tokenizer="bpe:2048", length=128),
         task=TaskConfig("causal_lm"),
         optim=OptimConfig(

@@ -12,9 +12,11 @@ def time_zoo_steps(config, dataset, num_steps: int) -> Callable[[], float]:
     """Seconds a step of the run's own compiled program, on one placed batch."""
     import jax
 
+    from zoo.memory import keep_freed_memory
     from zoo.parallel import place_batch
     from zoo.train.build import build
 
+    keep_freed_memory()  # as `train.py` does
     parts = build(config, dataset)
     batch = place_batch(parts.stream[0], parts.programs.blocks_sharding)
     state = parts.programs.init_state()
