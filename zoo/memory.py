@@ -6,10 +6,10 @@ import ctypes
 import importlib.util
 import platform
 
-from zoo.gpu import find_gpus
-
 # mallopt's parameters, from glibc's malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
+
+ACCELERATORS = ("jax_plugins", "libtpu")  # how JAX finds GPUs and TPUs: packages beside it
 
 
 def keep_freed_memory() -> bool:
@@ -18,10 +18,10 @@ def keep_freed_memory() -> bool:
     XLA on a CPU asks for the temporaries of a step (1 GB for a ViT-Ti at batch 16) at each call and
     gives them back at its end. glibc returns blocks that large to the kernel, which clears every
     page anew: a fifth of such a step. One arena, because only the main one can grow past 64 MiB.
-    With an accelerator the large arrays are elsewhere, and nothing is changed. Only for a process
+    Where JAX has an accelerator the large arrays are there, and nothing is changed. Only for a process
     of our own, not for a user's: its memory stays at its peak.
     """
-    accelerated = find_gpus() or importlib.util.find_spec("libtpu")
+    accelerated = any(importlib.util.find_spec(name) for name in ACCELERATORS)
     if platform.libc_ver()[0] != "glibc" or accelerated:
         return False
     mallopt = ctypes.CDLL(None).mallopt

@@ -30,16 +30,16 @@ from zoo.train.compile import Programs
 from zoo.train.rows import read_rows
 from zoo.tree import named_leaves
 
-SMALL_GPT = {"width": 16, "depth": 1, "num_heads": 2, "num_positions": 16}
-VIT = ModelConfig("vit_ti4", {**SMALL_VIT, "depth": 1})
-# Unrolled layers are all placed alike: one shows what two would, in half the compile time.
+SMALL_GPT = {"width": 16, "depth": 2, "num_heads": 2, "num_positions": 16}
+# Two layers: how one's output lies is what the next one's kernels meet.
+VIT = ModelConfig("vit_ti4", SMALL_VIT)
 MODELS = {
     "vit": VIT,
     "vit_mean_scanned": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "mean"}, scan_layers=True),
-    "vit_map": ModelConfig("vit_ti4", {**SMALL_VIT, "depth": 1, "pooling": "map"}),
+    "vit_map": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "map"}),
     "mlp": ModelConfig("mlp", {"widths": (32, 16)}),
     "gpt": ModelConfig("gpt2", SMALL_GPT),
-    "gpt_scanned": ModelConfig("gpt2", {**SMALL_GPT, "depth": 2}, scan_layers=True),
+    "gpt_scanned": ModelConfig("gpt2", SMALL_GPT, scan_layers=True),
 }
 TEXT = {
     "data": DataConfig("synthetic:embedded:stdlib", tokenizer="chars", length=16),
