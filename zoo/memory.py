@@ -18,8 +18,8 @@ def keep_freed_memory() -> bool:
     XLA on a CPU asks for the temporaries of a step (1 GB for a ViT-Ti at batch 16) at each call and
     gives them back at its end. glibc returns blocks that large to the kernel, which clears every
     page anew: a fifth of such a step. One arena, because only the main one can grow past 64 MiB.
-    Where JAX has an accelerator the large arrays are there, and nothing is changed. Only for a process
-    of our own, not for a user's: its memory stays at its peak.
+    Where JAX has an accelerator the large arrays are there, and nothing is changed. Only for a
+    process of our own, not for a user's: its memory stays at its peak.
     """
     accelerated = any(importlib.util.find_spec(name) for name in ACCELERATORS)
     if platform.libc_ver()[0] != "glibc" or accelerated:
