@@ -10,16 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.models import create_model, init_params, list_models
+    from zoo.pretrained import convert, load_pretrained, save_pretrained
     from zoo.train import Result, fit
 
 _HOMES = {
     "create_model": "zoo.models",
     "init_params": "zoo.models",
     "list_models": "zoo.models",
+    "load_pretrained": "zoo.pretrained",
+    "save_pretrained": "zoo.pretrained",
+    "convert": "zoo.pretrained",
     "fit": "zoo.train",
     "Result": "zoo.train",
 }
-__all__ = ["Result", "create_model", "fit", "init_params", "list_models"]
+__all__ = [
+    "Result",
+    "convert",
+    "create_model",
+    "fit",
+    "init_params",
+    "list_models",
+    "load_pretrained",
+    "save_pretrained",
+]
 __version__ = "0.1.0"
 
 

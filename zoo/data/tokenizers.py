@@ -6,9 +6,10 @@ checkpoint.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -153,6 +154,28 @@ class JsonTokenizer:
 
     def to_json(self) -> str:
         return self.text
+
+    def batch(self, texts: Sequence[Any], length: int | None = None) -> dict[str, np.ndarray]:
+        """Texts (or pairs of texts) as a model takes them: `tokens`, `types` and `mask`, `[b, t]`.
+
+        With the special tokens that the tokenizer's own template adds, cut to `length` tokens and
+        padded on the right with token 0 to the longest.
+        """
+        backend = copy.deepcopy(self._backend)
+        backend.no_padding()
+        if length is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(length)
+        rows = backend.encode_batch(list(texts))
+        longest = max((len(row.ids) for row in rows), default=0)
+        made = {"tokens": np.int32, "types": np.int32, "mask": bool}
+        batch = {name: np.zeros((len(rows), longest), dtype) for name, dtype in made.items()}
+        for i, row in enumerate(rows):
+            batch["tokens"][i, : len(row.ids)] = row.ids
+            batch["types"][i, : len(row.ids)] = row.type_ids
+            batch["mask"][i, : len(row.ids)] = True
+        return batch
 
 
 def train_bpe(texts: Iterator[str], vocab_size: int) -> JsonTokenizer:

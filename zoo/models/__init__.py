@@ -13,11 +13,16 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
-from zoo.models import decoder, vit
+from zoo.models import decoder, encoder, seq2seq, vit
 from zoo.models.decoder import Decoder
+from zoo.models.encoder import Encoder
 from zoo.models.mlp import MLP
+from zoo.models.seq2seq import Seq2Seq
 from zoo.models.vit import ViT
 from zoo.registry import Registry
+
+CLASSES: dict[str, type] = {c.__name__: c for c in (MLP, ViT, Decoder, Encoder, Seq2Seq)}
+"""Class name -> class, for files that say what model they hold."""
 
 MODELS = Registry("model")
 MODELS.add("mlp", MLP)
@@ -45,8 +50,41 @@ def _make_decoder(name: str, **fields: Any) -> Decoder:
     return Decoder(**{**row, **fields})
 
 
-for _name in decoder.SIZES:
-    MODELS.add(_name, functools.partial(_make_decoder, _name))
+def _make_llama(name: str, **fields: Any) -> Decoder:
+    sizes = ("width", "depth", "num_heads", "num_kv_heads", "hidden", "vocab_size")
+    keys = (*sizes, "num_positions", "rotary_base", "norm_epsilon")
+    row = dict(zip(keys, decoder.LLAMA_SIZES[name], strict=True))
+    return Decoder(**{**decoder.LLAMA, **row, **fields})
+
+
+def _make_encoder(name: str, **fields: Any) -> Encoder:
+    sizes = encoder.ALBERT_SIZES if name.startswith("albert") else encoder.BERT_SIZES
+    width, depth, num_heads, hidden = sizes[name]
+    row: dict[str, Any] = {"width": width, "depth": depth, "num_heads": num_heads}
+    row["hidden"] = hidden
+    if name.startswith("albert"):
+        row |= encoder.ALBERT
+    return Encoder(**{**row, **fields})
+
+
+def _make_seq2seq(name: str, **fields: Any) -> Seq2Seq:
+    width, depth, num_heads, head_dim, hidden = seq2seq.T5_SIZES[name]
+    row: dict[str, Any] = {"width": width, "depth": depth, "num_heads": num_heads}
+    row |= {"head_dim": head_dim, "hidden": hidden}
+    if "v1_1" in name:
+        row |= seq2seq.V1_1
+    return Seq2Seq(**{**row, **fields})
+
+
+for _make, *_tables in (
+    (_make_decoder, decoder.SIZES),
+    (_make_llama, decoder.LLAMA_SIZES),
+    (_make_encoder, encoder.BERT_SIZES, encoder.ALBERT_SIZES),
+    (_make_seq2seq, seq2seq.T5_SIZES),
+):
+    for _table in _tables:
+        for _name in _table:
+            MODELS.add(_name, functools.partial(_make, _name))
 
 
 def list_models(glob: str = "*") -> list[str]:
@@ -63,14 +101,37 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     """
     factory = MODELS.get(name)
     fields = model_fields(factory if isinstance(factory, type) else type(factory()))
-    for key, value in overrides.items():
+    return factory(**convert_fields(fields, overrides, f"model {name!r}"))
+
+
+def make_model(cls: type, fields: dict[str, Any], place: str) -> nn.Module:
+    """A model of a class from values such as JSON holds.
+
+    Raises UserError, that names `place`, on an unknown field, a wrong type, or fields that make no
+    model together.
+    """
+    model = cls(**convert_fields(model_fields(cls), fields, place))
+    try:
+        jax.eval_shape(lambda: init_params(model))
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise UserError(f"{place}: these sizes make no {cls.__name__}: {line}") from None
+    return model
+
+
+def convert_fields(fields: dict[str, Any], values: dict[str, Any], place: str) -> dict[str, Any]:
+    """Values in the types of their fields. Raises UserError on an unknown or unfit one."""
+    made = {}
+    for key, value in values.items():
         if key not in fields:
-            raise UserError(f"model {name!r} has no field {key!r}{nearest(key, fields)}")
+            raise UserError(f"{place} has no field {key!r}{nearest(key, fields)}")
         if key in ("dtype", "param_dtype"):
-            overrides[key] = jnp.dtype(value).type
+            made[key] = jnp.dtype(value).type
         else:
-            overrides[key] = convert(value, fields[key], f"model.arguments.{key}")
-    return factory(**overrides)
+            made[key] = convert(value, fields[key], f"model.arguments.{key}")
+    return made
 
 
 def model_fields(cls: type) -> dict[str, Any]:

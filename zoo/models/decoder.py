@@ -1,10 +1,15 @@
-"""Decoders: a token is predicted from those before it. GPT-2 (Radford et al. 2019).
+"""Decoders: a token is predicted from those before it.
 
-Pre-norm, norm epsilon 1e-5, the tanh form of GELU, learned positions, the output tied to the
-embedding. Initialised as in the paper: normal of deviation 0.02 (`initializer_range`), divided by
-sqrt(2 * depth) for the matrices that write into the residual stream; biases zero. (OpenAI's code
-draws the positions with 0.01; here 0.02.) Dropout acts on the embedding and on each branch, not on
-attention weights.
+GPT-2 (Radford et al. 2019): pre-norm, LayerNorm epsilon 1e-5, the tanh form of GELU, learned
+positions, the output tied to the embedding. Initialised as in the paper: normal of deviation 0.02
+(`initializer_range`), divided by sqrt(2 * depth) for the matrices that write into the residual
+stream; biases zero. (OpenAI's code draws the positions with 0.01; here 0.02.)
+
+Llama (Touvron et al. 2023): pre-norm, RMSNorm epsilon 1e-5 or 1e-6, gated SiLU, rotary positions,
+no biases, an output of its own, key/value heads shared by groups of query heads in the larger ones.
+Initialised like GPT-2.
+
+Dropout acts on the embedding and on each branch, not on attention weights.
 """
 
 from __future__ import annotations
@@ -18,7 +23,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import UserError
-from zoo.models.layers import Attend, Attention, FeedForward, Initializer, attend, drop
+from zoo.models.attention import Attend, Attention, attend, rotary_angles
+from zoo.models.blocks import PreNormBlock
+from zoo.models.layers import Activation, FeedForward, drop, make_norm
 from zoo.models.stack import init_stack_cache, run_stack
 
 # name -> width, depth, heads, positions; vocabulary 50,257 and feed-forward 4 * width throughout.
@@ -40,43 +47,29 @@ SIZES = {
     "gpt3_175b": (12288, 96, 96, 2048),
 }
 
-
-class Block(nn.Module):
-    """A pre-norm transformer block that looks back."""
-
-    num_heads: int
-    hidden: int
-    dropout: float
-    norm_epsilon: float
-    kernel_init: Initializer
-    out_init: Initializer
-    attend: Attend
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], layer: None, cache: Any, shared: dict[str, Any]
-    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        """`shared` has `mask`, and `start`: the first place of these tokens in the cache."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        inits = {"kernel_init": self.kernel_init, "out_init": self.out_init}
-        y = nn.LayerNorm(self.norm_epsilon, name="norm1", **types)(x)
-        y, aux = Attention(self.num_heads, self.attend, name="attn", **inits, **types)(
-            y, mask=shared["mask"], causal=cache is None, cache=cache, start=shared["start"]
-        )
-        x = x + drop(y, self.dropout, "dropout")
-        y = nn.LayerNorm(self.norm_epsilon, name="norm2", **types)(x)
-        x = x + FeedForward(
-            self.hidden,
-            "gelu_tanh",
-            dropout=self.dropout,
-            bias_init=nn.initializers.zeros,
-            name="mlp",
-            **inits,
-            **types,
-        )(y)
-        return x, {**aux, "hidden": x}
+# name -> width, depth, heads, key/value heads, feed-forward width, vocabulary, positions, rotary
+# base, norm epsilon: the published config.json files of Llama 1, 2 and 3.
+LLAMA_SIZES = {
+    "llama_7b": (4096, 32, 32, 32, 11008, 32000, 2048, 10_000.0, 1e-6),
+    "llama_13b": (5120, 40, 40, 40, 13824, 32000, 2048, 10_000.0, 1e-6),
+    "llama_33b": (6656, 60, 52, 52, 17920, 32000, 2048, 10_000.0, 1e-6),
+    "llama_65b": (8192, 80, 64, 64, 22016, 32000, 2048, 10_000.0, 1e-5),
+    "llama2_7b": (4096, 32, 32, 32, 11008, 32000, 4096, 10_000.0, 1e-5),
+    "llama2_13b": (5120, 40, 40, 40, 13824, 32000, 4096, 10_000.0, 1e-5),
+    "llama2_70b": (8192, 80, 64, 8, 28672, 32000, 4096, 10_000.0, 1e-5),
+    "llama3_8b": (4096, 32, 32, 8, 14336, 128256, 8192, 500_000.0, 1e-5),
+    "llama3_70b": (8192, 80, 64, 8, 28672, 128256, 8192, 500_000.0, 1e-5),
+}
+# What all of them have beside their size.
+LLAMA = {
+    "positions": "rotary",
+    "norm": "rms",
+    "activation": "silu",
+    "gated": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tied": False,
+}
 
 
 class Decoder(nn.Module):
@@ -85,11 +78,23 @@ class Decoder(nn.Module):
     width: int = 768
     depth: int = 12
     num_heads: int = 12
+    num_kv_heads: int | None = None  # None: as many as heads
+    head_dim: int | None = None  # None: width / num_heads
     hidden: int | None = None  # feed-forward width; None: 4 * width
     vocab_size: int = 50257
     num_positions: int = 1024
-    dropout: float = 0.0
+    positions: Literal["learned", "rotary"] = "learned"
+    rotary_base: float = 10_000.0
+    norm: Literal["layer", "rms"] = "layer"
     norm_epsilon: float = 1e-5
+    activation: Activation = "gelu_tanh"
+    gated: bool = False
+    attention_bias: bool = True
+    mlp_bias: bool = True
+    tied: bool = True  # the output matrix is the embedding
+    head: Literal["lm", "sequence", "none"] = "lm"
+    num_classes: int = 2  # of the head 'sequence'
+    dropout: float = 0.0
     initializer_range: float = 0.02
     scan_layers: bool = False
     remat: Literal["none", "full", "dots"] = "none"
@@ -107,11 +112,12 @@ class Decoder(nn.Module):
         mask: Bool[Array, "b t"] | None = None,
         cache: dict[str, Any] | None = None,
         train: bool = False,
-    ) -> tuple[Float[Array, "b t v"], dict[str, Any]]:
+    ) -> tuple[Float[Array, "b *t v"], dict[str, Any]]:
         """`mask` is true where a token is real; `segments` numbers documents that must not see each
         other. With a `cache` of `init_cache` the tokens follow those it holds.
 
-        Returns float32 logits and aux: `attention` `[layers, b, n, t, s]`, `hidden`
+        Returns float32 logits `b t v` (head 'sequence': `b c`, read at the last real token; 'none':
+        the normed stream `b t d`) and aux: `attention` `[layers, b, n, t, s]`, `hidden`
         `[layers, b, t, d]`, and the new `cache` where one was given. Raises UserError on more
         tokens than positions.
         """
@@ -121,13 +127,10 @@ class Decoder(nn.Module):
         self._check_length(tokens.shape[1])
         start = 0 if cache is None else cache["length"]
         embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="embed", **types)
-        pos = self.param("pos", init, (self.num_positions, self.width), self.param_dtype)
-        if positions is None:
-            here = jax.lax.dynamic_slice_in_dim(pos, start, tokens.shape[1])
-        else:
-            here = pos[positions]
-        x = drop(embed(tokens) + here.astype(self.dtype), dropout, "dropout")
+        x, rotary = self._add_positions(embed(tokens), positions, start)
         shared: dict[str, Any] = {"mask": join_masks(mask, segments), "start": start}
+        if rotary is not None:
+            shared["rotary"] = rotary
         if cache is not None:
             seen = jnp.ones(tokens.shape, bool) if mask is None else mask
             seen = jax.lax.dynamic_update_slice_in_dim(cache["mask"], seen, start, axis=1)
@@ -135,41 +138,101 @@ class Decoder(nn.Module):
         x, aux = run_stack(
             self._block(dropout),
             self.depth,
-            x,
+            drop(x, dropout, "dropout"),
             cache=None if cache is None else cache["blocks"],
-            shared=shared,
+            shared={"attn": shared},
             scan=self.scan_layers,
             remat=self.remat if train else "none",
         )
         if cache is not None:
             length = start + tokens.shape[1]
             aux["cache"] = {"blocks": aux["cache"], "mask": seen, "length": length}
-        x = nn.LayerNorm(self.norm_epsilon, name="norm", **types)(x)
-        table = embed.embedding.astype(self.dtype)
-        return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32), aux
+        x = make_norm(self.norm, self.norm_epsilon, name="norm", **types)(x)
+        return self._read_out(x, embed, mask), aux
 
-    def _block(self, dropout: float) -> Block:
+    def _add_positions(self, x: Any, positions: Any, start: Any) -> tuple[Any, Any]:
+        """Learned positions are added to the stream, rotary ones go to every attention."""
+        if self.positions == "rotary":
+            if positions is None:
+                positions = start + jnp.arange(x.shape[1])[None]
+            return x, rotary_angles(positions, self._head_dim(), self.rotary_base)
+        init = nn.initializers.normal(self.initializer_range)
+        pos = self.param("pos", init, (self.num_positions, self.width), self.param_dtype)
+        if positions is None:
+            here = jax.lax.dynamic_slice_in_dim(pos, start, x.shape[1])
+        else:
+            here = pos[positions]
+        return x + here.astype(self.dtype), None
+
+    def _read_out(self, x: Any, embed: nn.Embed, mask: Any) -> Any:
+        """The head."""
+        if self.head == "none":
+            return x.astype(jnp.float32)
+        if self.head == "sequence":
+            x = x[:, -1] if mask is None else pick_last(x, mask)
+        if self.head == "lm" and self.tied:
+            table = embed.embedding.astype(self.dtype)
+            return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)
+        return nn.Dense(
+            self.vocab_size if self.head == "lm" else self.num_classes,
+            use_bias=False,
+            kernel_init=nn.initializers.normal(self.initializer_range),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="head",
+        )(x).astype(jnp.float32)
+
+    def _block(self, dropout: float) -> PreNormBlock:
         """The template of the stack."""
-        return Block(
-            self.num_heads,
-            self.hidden or 4 * self.width,
-            dropout,
-            self.norm_epsilon,
-            nn.initializers.normal(self.initializer_range),
-            nn.initializers.normal(self.initializer_range / math.sqrt(2 * self.depth)),
-            self.attend,
-            self.dtype,
-            self.param_dtype,
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        into_stream = self.initializer_range / math.sqrt(2 * self.depth)
+        inits = {
+            "kernel_init": nn.initializers.normal(self.initializer_range),
+            "out_init": nn.initializers.normal(into_stream),
+        }
+        return PreNormBlock(
+            norm1=make_norm(self.norm, self.norm_epsilon, **types),
+            attn=self._attention(**inits),
+            norm2=make_norm(self.norm, self.norm_epsilon, **types),
+            mlp=FeedForward(
+                self.hidden or 4 * self.width,
+                self.activation,
+                self.gated,
+                self.mlp_bias,
+                dropout=dropout,
+                bias_init=nn.initializers.zeros,
+                parent=None,
+                **inits,
+                **types,
+            ),
+            dropout=dropout,
             parent=None,
         )
+
+    def _attention(self, **inits: Any) -> Attention:
+        return Attention(
+            self.num_heads,
+            self.attend,
+            self.num_kv_heads,
+            self.head_dim,
+            causal=True,
+            bias=self.attention_bias,
+            out_bias=self.attention_bias,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            parent=None,
+            **inits,
+        )
+
+    def _head_dim(self) -> int:
+        return self.head_dim or self.width // self.num_heads
 
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
         """An empty cache for `length` tokens a row. Raises UserError on more than positions."""
         self._check_length(length)
-        attention = Attention(self.num_heads, dtype=self.dtype, parent=None)
         return {
             "blocks": init_stack_cache(
-                lambda: attention.init_cache(batch, length, self.width),
+                lambda: self._attention().init_cache(batch, length, self.width),
                 self.depth,
                 self.scan_layers,
             ),
@@ -187,6 +250,13 @@ class Decoder(nn.Module):
     def input_specs(self, batch_size: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of the positional inputs."""
         return (jax.ShapeDtypeStruct((batch_size, self.num_positions), jnp.int32),)
+
+
+def pick_last(x: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Float[Array, "b d"]:
+    """The last real place of each row."""
+    places = jnp.arange(mask.shape[1])
+    last = jnp.max(jnp.where(mask, places, 0), axis=1)
+    return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
 
 
 def join_masks(

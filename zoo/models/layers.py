@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
-
-Attend = Callable[..., Any]
-"""An attention part, `(q, k, v, mask, causal) -> out`: q `b t n h`, k and v `b s n h`, mask
-`b 1 t s` true where a query may look, or None; `causal` (t equals s): at itself and back only."""
+from jaxtyping import Array, Float
 
 Initializer = Callable[..., Any]
+Activation = Literal["sigmoid", "tanh", "relu", "gelu", "gelu_tanh", "gelu_quick", "silu"]
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "sigmoid": jax.nn.sigmoid,
@@ -30,116 +27,31 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     # By erf: jax.nn.gelu's exact form goes by erfc, three times as slow on a CPU.
     "gelu": lambda x: x * (1 + jax.lax.erf(x * math.sqrt(0.5))) * 0.5,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_quick": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "silu": jax.nn.silu,
 }
 
-
-def attention_weights(
-    q: Float[Array, "b t n h"],
-    k: Float[Array, "b s n h"],
-    mask: Bool[Array, "#b 1 #t s"] | None = None,
-    causal: bool = False,
-) -> Float[Array, "b n t s"]:
-    """Softmax of scaled products, in float32; rows sum to one (Vaswani et al. 2017)."""
-    q, k = q.swapaxes(1, 2), k.swapaxes(1, 2)  # heads beside the batch: on CPU much the faster form
-    scores = jnp.einsum("bnth,bnsh->bnts", q, k, preferred_element_type=jnp.float32)
-    scores = scores * (q.shape[-1] ** -0.5)
-    if causal:
-        back = jnp.tril(jnp.ones((1, 1, *scores.shape[2:]), bool))
-        mask = back if mask is None else mask & back
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    return jax.nn.softmax(scores, axis=-1)
+NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
-def attend(
-    q: Float[Array, "b t n h"],
-    k: Float[Array, "b s n h"],
-    v: Float[Array, "b s n h"],
-    mask: Bool[Array, "#b 1 #t s"] | None = None,
-    causal: bool = False,
-) -> Float[Array, "b t n h"]:
-    """The plain attention part, the fastest on a CPU."""
-    weights = attention_weights(q, k, mask, causal).astype(v.dtype)
-    return jnp.einsum("bnts,bnsh->bnth", weights, v.swapaxes(1, 2)).swapaxes(1, 2)
-
-
-def attend_fused(
-    q: Float[Array, "b t n h"],
-    k: Float[Array, "b s n h"],
-    v: Float[Array, "b s n h"],
-    mask: Bool[Array, "#b 1 #t s"] | None = None,
-    causal: bool = False,
-) -> Float[Array, "b t n h"]:
-    """The attention part that JAX fuses for an accelerator."""
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
-
-
-def choose_attend(platform: str) -> Attend:
-    """The fastest attention part of a platform: 'cpu', 'gpu', 'tpu'."""
-    return attend if platform == "cpu" else attend_fused
-
-
-class Attention(nn.Module):
-    """Multi-head attention of `x` over itself, or over `context`."""
-
-    num_heads: int
-    attend: Attend = attend
-    kernel_init: Initializer = nn.initializers.xavier_uniform()
-    out_init: Initializer = nn.initializers.xavier_uniform()
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        context: Float[Array, "b s d"] | None = None,
-        mask: Bool[Array, "#b 1 #t l"] | None = None,
-        causal: bool = False,
-        cache: dict[str, Any] | None = None,
-        start: Any = 0,
-    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        """Returns the mixed tokens and aux with `attention`, weights `b n t s`.
-
-        With a `cache` (`init_cache`) the new keys and values take its places from `start` on, the
-        queries look at all places that `mask` allows, and aux holds the new `cache`.
-        """
-        width = x.shape[-1]
-
-        def project(name: str, inputs: Any, init: Initializer) -> Any:
-            types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-            return nn.Dense(width, kernel_init=init, name=name, **types)(inputs)
-
-        def split(y: Any) -> Any:
-            return y.reshape(*y.shape[:2], self.num_heads, -1)
-
-        source = x if context is None else context
-        q = split(project("q", x, self.kernel_init))
-        k = split(project("k", source, self.kernel_init))
-        v = split(project("v", source, self.kernel_init))
-        aux = {}
-        if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, start, axis=1)
-            v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, start, axis=1)
-            aux["cache"] = {"k": k, "v": v}
-        mixed = self.attend(q, k, v, mask, causal)
-        # Beside the attention part, which may be a fused kernel: under jit it costs nothing unless
-        # somebody asks for it.
-        aux["attention"] = attention_weights(q, k, mask, causal)
-        return project("out", mixed.reshape(*x.shape[:2], width), self.out_init), aux
-
-    def init_cache(self, batch: int, length: int, width: int) -> dict[str, Any]:
-        """Empty places for the keys and values of `length` tokens, `b s n h` each."""
-        shape = (batch, length, self.num_heads, width // self.num_heads)
-        return {"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)}
+def make_norm(kind: str, epsilon: float, **types: Any) -> nn.Module:
+    """A norm, 'layer' (Ba et al. 2016) or 'rms' (Zhang & Sennrich 2019): a part for a block, or
+    the caller's own where it is given a `name`."""
+    if "name" not in types:
+        types["parent"] = None
+    return NORMS[kind](epsilon, **types)
 
 
 class FeedForward(nn.Module):
-    """Two dense layers with an activation between them, dropout after it and at the end."""
+    """Two dense layers with an activation between them, dropout after it and at the end.
+
+    `gated`: `fc2(activation(gate(x)) * fc1(x))` (Shazeer 2020).
+    """
 
     hidden: int
-    activation: str = "gelu"
+    activation: Activation = "gelu"
+    gated: bool = False
+    bias: bool = True
     inner_dropout: float = 0.0
     dropout: float = 0.0
     kernel_init: Initializer = nn.initializers.xavier_uniform()
@@ -152,9 +64,15 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         def dense(width: int, name: str, init: Initializer) -> nn.Dense:
             types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-            return nn.Dense(width, kernel_init=init, bias_init=self.bias_init, name=name, **types)
+            inits = {"kernel_init": init, "bias_init": self.bias_init}
+            return nn.Dense(width, use_bias=self.bias, name=name, **inits, **types)
 
-        y = ACTIVATIONS[self.activation](dense(self.hidden, "fc1", self.kernel_init)(x))
+        activate = ACTIVATIONS[self.activation]
+        y = dense(self.hidden, "fc1", self.kernel_init)(x)
+        if self.gated:
+            y = activate(dense(self.hidden, "gate", self.kernel_init)(x)) * y
+        else:
+            y = activate(y)
         y = drop(y, self.inner_dropout, "dropout1")
         return drop(dense(x.shape[-1], "fc2", self.out_init)(y), self.dropout, "dropout2")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from zoo.models.layers import ACTIVATIONS, drop
+from zoo.models.layers import ACTIVATIONS, Activation, drop
 
 
 class MLP(nn.Module):
@@ -17,7 +17,7 @@ class MLP(nn.Module):
 
     widths: tuple[int, ...] = (128,)
     num_outputs: int = 10
-    activation: Literal["sigmoid", "tanh", "relu", "gelu", "gelu_tanh", "silu"] = "relu"
+    activation: Activation = "relu"
     dropout: float = 0.0
     input_shape: tuple[int, ...] = (28, 28, 1)
     dtype: Any = jnp.float32

@@ -15,15 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from zoo.config import UserError
-from zoo.models.layers import (
-    Attend,
-    Attention,
-    FeedForward,
-    StochasticDepth,
-    attend,
-    drop,
-    sincos_positions,
-)
+from zoo.models.attention import Attend, Attention, attend
+from zoo.models.blocks import PreNormBlock
+from zoo.models.layers import Activation, FeedForward, drop, make_norm, sincos_positions
 from zoo.models.stack import run_stack
 
 # size -> width, depth, heads, feed-forward width: ViT (2021) for b, l, h; DeiT (2021) for ti, s;
@@ -39,45 +33,12 @@ SIZES = {
 PATCHES = (8, 14, 16, 32)
 
 
-class Block(nn.Module):
-    """A pre-norm transformer block."""
-
-    num_heads: int
-    hidden: int
-    dropout: float
-    stochastic_depth: bool
-    norm_epsilon: float
-    attend: Attend
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], layer: Any, cache: None, shared: None
-    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        """`layer["drop_rate"]` is this layer's rate of stochastic depth."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-
-        def add(x: Any, branch: Any, name: str) -> Any:
-            if self.stochastic_depth:
-                branch = StochasticDepth(name=name)(branch, layer["drop_rate"])
-            return x + branch
-
-        y = nn.LayerNorm(self.norm_epsilon, name="norm1", **types)(x)
-        y, aux = Attention(self.num_heads, self.attend, name="attn", **types)(y)
-        x = add(x, drop(y, self.dropout, "dropout"), "drop1")
-        y = nn.LayerNorm(self.norm_epsilon, name="norm2", **types)(x)
-        rates = {"inner_dropout": self.dropout, "dropout": self.dropout}
-        y = FeedForward(self.hidden, **rates, name="mlp", **types)(y)
-        x = add(x, y, "drop2")
-        return x, {**aux, "hidden": x}
-
-
 class AttentionPool(nn.Module):
     """Pools tokens by a learned query, then a residual feed-forward (Zhai et al. 2022)."""
 
     num_heads: int
     hidden: int
+    activation: Activation
     norm_epsilon: float
     dtype: Any
     param_dtype: Any
@@ -90,7 +51,7 @@ class AttentionPool(nn.Module):
         query = jnp.broadcast_to(probe.astype(self.dtype), (x.shape[0], *probe.shape))
         x, _ = Attention(self.num_heads, name="attn", **types)(query, context=x)
         y = nn.LayerNorm(self.norm_epsilon, name="norm", **types)(x)
-        return (x + FeedForward(self.hidden, name="mlp", **types)(y))[:, 0]
+        return (x + FeedForward(self.hidden, self.activation, name="mlp", **types)(y))[:, 0]
 
 
 class ViT(nn.Module):
@@ -105,7 +66,10 @@ class ViT(nn.Module):
     num_channels: int = 3
     num_classes: int = 1000
     pooling: Literal["cls", "mean", "map"] = "cls"
+    pre_logits: bool = False  # Dense and tanh before the head, as in the paper's pre-training
     positions: Literal["learned", "sincos"] = "learned"
+    activation: Activation = "gelu"
+    qkv_bias: bool = True
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     norm_epsilon: float = 1e-6
@@ -122,7 +86,8 @@ class ViT(nn.Module):
         """`images` normalised, of the size and channels of the fields.
 
         Returns logits and aux: `attention` `[layers, b, n, t, s]`, `hidden` `[layers, b, t, d]`,
-        `pooled` `[b, d]`. Raises UserError on an image of another size.
+        `encoded` `[b, t, d]` (the last of them, normed), `pooled` `[b, d]`. Raises UserError on an
+        image of another size.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dropout = self.dropout if train else 0.0
@@ -131,30 +96,38 @@ class ViT(nn.Module):
             patches
         )
         x = drop(self._add_positions(x), dropout, "dropout")
-        block = Block(
-            self.num_heads,
-            self.hidden,
-            dropout,
-            train and self.stochastic_depth > 0,
-            self.norm_epsilon,
-            self.attend,
-            parent=None,
-            **types,
-        )
         x, aux = run_stack(
-            block,
+            self._block(dropout, train),
             self.depth,
             x,
+            shared={"attn": {}},
             layer={"drop_rate": jnp.linspace(0.0, self.stochastic_depth, self.depth)},
             scan=self.scan_layers,
             remat=self.remat if train else "none",
         )
-        pooled = self._pool(nn.LayerNorm(self.norm_epsilon, name="norm", **types)(x))
-        aux = {**aux, "pooled": pooled}
+        x = nn.LayerNorm(self.norm_epsilon, name="norm", **types)(x)
+        pooled = self._pool(x)
+        if self.pre_logits:
+            pooled = jnp.tanh(nn.Dense(self.width, name="pre_logits", **types)(pooled))
+        aux = {**aux, "encoded": x, "pooled": pooled}
         if not self.num_classes:
             return pooled.astype(jnp.float32), aux
         head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head", **types)
         return head(pooled).astype(jnp.float32), aux
+
+    def _block(self, dropout: float, train: bool) -> PreNormBlock:
+        """The template of the stack."""
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        rates = {"inner_dropout": dropout, "dropout": dropout}
+        return PreNormBlock(
+            norm1=make_norm("layer", self.norm_epsilon, **types),
+            attn=Attention(self.num_heads, self.attend, bias=self.qkv_bias, parent=None, **types),
+            norm2=make_norm("layer", self.norm_epsilon, **types),
+            mlp=FeedForward(self.hidden, self.activation, parent=None, **rates, **types),
+            dropout=dropout,
+            stochastic_depth=train and self.stochastic_depth > 0,
+            parent=None,
+        )
 
     def _cut(self, images: Float[Array, "b y x ch"]) -> Float[Array, "b t p"]:
         """Cuts images into flattened patches, row by row."""
@@ -188,6 +161,7 @@ class ViT(nn.Module):
             return AttentionPool(
                 self.num_heads,
                 self.hidden,
+                self.activation,
                 self.norm_epsilon,
                 self.dtype,
                 self.param_dtype,

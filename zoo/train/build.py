@@ -21,7 +21,7 @@ from zoo.data import (
     without_random,
 )
 from zoo.models import MODELS, create_model, model_fields
-from zoo.models.layers import Attend, choose_attend
+from zoo.models.attention import Attend, choose_attend
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
 from zoo.tasks import TASKS, make_task

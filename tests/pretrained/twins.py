@@ -1,0 +1,397 @@
+"""Twins: small transformers models with disturbed weights, and what they compute.
+
+The table `CASES` holds each published variation of the families at least once. `make_twin` writes
+a folder as a hub holds it (`config.json`, `model.safetensors`) and beside them
+`reference.safetensors`:
+
+* the inputs `tokens`, `mask`, `types`; `images` `[b, y, x, ch]`; or `source`, `source_mask`,
+  `target`, `target_mask` (masks as uint8, 1 where real),
+* `output`: logits, or the last hidden state of a model without a head; `pooled` where there is
+  one (it takes no part in the gradients),
+* `hidden/NN` (T5: `encoder/hidden/NN`, `decoder/hidden/NN`): what layer NN gave,
+* `cotangent`, shaped like the output and zero on padding, and `grad/KEY`: the gradient of
+  `(output * cotangent).sum() / b` for each parameter that has one, by its key in the file.
+
+Reference numbers are computed in float64 and stored in float32: torch's own float32 can be farther
+from them than the tests allow. torch and transformers are imported only where they are used.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tempfile
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+FOLDER = pathlib.Path(__file__).parent / "twins"
+"""The recorded twins, a folder a case."""
+
+LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer", "T5Block")
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One twin: which class, from which config, on which inputs."""
+
+    name: str
+    model: str  # the class in transformers
+    config: str
+    arguments: dict[str, Any]
+    inputs: str  # tokens, types (tokens and token types), images, pair
+    length: int  # of a row of tokens; a pair's target is two shorter
+    # config.json says only what `arguments` say, under the old names, as most files on the hub do;
+    # otherwise it is what transformers 5 writes, every default included.
+    published: bool
+    recorded: bool
+
+    @property
+    def has_own_t5_head(self) -> bool:
+        """T5 v1.1 as published. A fresh T5 of transformers 5 is tied whatever its config says."""
+        untied = self.arguments.get("tie_word_embeddings") is False
+        return self.model == "T5ForConditionalGeneration" and untied and self.published
+
+
+VIT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 8,
+    "patch_size": 4,
+}
+GPT2 = {
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 24,
+    "vocab_size": 50,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+BERT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 24,
+    "vocab_size": 50,
+}
+ALBERT = {**BERT, "num_hidden_layers": 3, "embedding_size": 8}
+LLAMA = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+    "vocab_size": 50,
+}
+T5 = {
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "vocab_size": 50,
+    "decoder_start_token_id": 0,
+    "initializer_factor": 0.05,  # the noise is what counts, as in the other families
+}
+
+
+FAMILIES = {
+    "vit": ("ViT", VIT, "images"),
+    "gpt2": ("GPT2", GPT2, "tokens"),
+    "bert": ("Bert", BERT, "types"),
+    "albert": ("Albert", ALBERT, "types"),
+    "llama": ("Llama", LLAMA, "tokens"),
+    "t5": ("T5", T5, "pair"),
+}
+
+
+def _case(name, head, *, inputs="", length=9, published=False, recorded=True, **arguments) -> Case:
+    """The family, before the first `_`, gives the rest; `arguments` change its config."""
+    prefix, base, usual = FAMILIES[name.split("_")[0]]
+    config = {**base, **arguments}
+    return Case(
+        name, prefix + head, f"{prefix}Config", config, inputs or usual, length, published, recorded
+    )
+
+
+CASES: tuple[Case, ...] = (
+    _case("vit_classifier", "ForImageClassification", num_labels=5),
+    _case("vit_published", "ForImageClassification", num_labels=5, published=True),
+    _case("vit_pooler", "Model", layer_norm_eps=1e-6),
+    _case("vit_oblong", "ForImageClassification", image_size=[8, 12], hidden_act="gelu_new"),
+    _case("vit_grey", "ForImageClassification", num_channels=1, qkv_bias=False, hidden_act="relu"),
+    _case("vit_tanh", "Model", hidden_act="gelu_pytorch_tanh", qkv_bias=False, recorded=False),
+    _case("gpt2_lm", "LMHeadModel", published=True),
+    _case("gpt2_headless", "Model", layer_norm_epsilon=1e-6),
+    _case("gpt2_relu", "LMHeadModel", activation_function="relu", n_inner=40),
+    _case("gpt2_gelu", "LMHeadModel", activation_function="gelu", recorded=False),
+    _case("gpt2_untied", "LMHeadModel", tie_word_embeddings=False),
+    _case("gpt2_classifier", "ForSequenceClassification", pad_token_id=0, num_labels=3),
+    _case("bert_headless", "Model", published=True),
+    _case("bert_masked_lm", "ForMaskedLM"),
+    _case("bert_classifier", "ForSequenceClassification", num_labels=3, layer_norm_eps=1e-5),
+    _case("bert_tagger", "ForTokenClassification", num_labels=4, hidden_act="gelu_new"),
+    _case("bert_answerer", "ForQuestionAnswering", hidden_act="relu"),
+    _case("bert_one_type", "Model", type_vocab_size=1, hidden_act="silu", inputs="tokens"),
+    _case("bert_untied", "ForMaskedLM", tie_word_embeddings=False),
+    _case("bert_relu", "ForMaskedLM", hidden_act="relu", published=True, recorded=False),
+    _case("albert_masked_lm", "ForMaskedLM", published=True),
+    _case("albert_headless", "Model", hidden_act="gelu"),
+    _case("albert_classifier", "ForSequenceClassification", num_labels=3),
+    _case("albert_erf", "ForMaskedLM", hidden_act="gelu", layer_norm_eps=1e-5, recorded=False),
+    _case("llama_lm", "ForCausalLM"),
+    _case("llama_grouped", "ForCausalLM", num_key_value_heads=2, rms_norm_eps=1e-5, published=True),
+    _case("llama_one_key", "ForCausalLM", num_key_value_heads=1, hidden_act="gelu"),
+    _case(
+        "llama_tied",
+        "ForCausalLM",
+        tie_word_embeddings=True,
+        rope_theta=500000.0,
+        published=True,
+    ),
+    _case("llama_biased", "ForCausalLM", attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5),
+    _case("llama_wide_heads", "ForCausalLM", head_dim=6, num_key_value_heads=2, rope_theta=5e5),
+    _case("llama_headless", "Model"),
+    _case("llama_classifier", "ForSequenceClassification", pad_token_id=0, num_labels=3),
+    _case("t5_v1", "ForConditionalGeneration", published=True),
+    _case(
+        "t5_v1_1",
+        "ForConditionalGeneration",
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        published=True,
+    ),
+    # As transformers 5 writes a v1.1 made from its config: tied after all, and yet not scaled.
+    _case(
+        "t5_unscaled",
+        "ForConditionalGeneration",
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    ),
+    _case(
+        "t5_silu",
+        "ForConditionalGeneration",
+        feed_forward_proj="gated-silu",
+        d_kv=6,
+        num_decoder_layers=3,
+    ),
+    _case(
+        "t5_far",
+        "ForConditionalGeneration",
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=10,
+        length=15,
+    ),
+    # Distances 16 and 32 fall on the edges of the usual buckets.
+    _case("t5_edges", "ForConditionalGeneration", length=35),
+    _case("t5_headless", "Model", d_kv=12),
+    _case(
+        "t5_gated_headless",
+        "Model",
+        feed_forward_proj="gated-gelu",
+        num_layers=3,
+        num_decoder_layers=2,
+        recorded=False,
+    ),
+)
+
+
+def make_twin(case: Case, folder: str | pathlib.Path) -> None:
+    """Writes `config.json`, `model.safetensors` and `reference.safetensors` into the folder."""
+    import torch
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = _build_model(case)
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)  # only models that generate have it
+    if case.published:
+        _rewrite_config(case, folder / "config.json")
+    inputs = make_inputs(case)
+    results = _forward(model.double(), case, inputs)
+    cotangent = _make_cotangent(case, inputs, results["output"].shape)
+    loss = (results["output"] * torch.tensor(cotangent)).sum() / len(cotangent)
+    loss.backward()
+    arrays = {name: array.detach().numpy() for name, array in results.items()}
+    arrays |= {"cotangent": cotangent, **_collect_gradients(model)}
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    save_file({**inputs, **arrays}, folder / "reference.safetensors")
+
+
+def make_inputs(case: Case) -> Arrays:
+    """Two rows; of tokens, the second is padded on the right with token 0."""
+    random = np.random.default_rng(_seed(case))
+    if case.inputs == "images":
+        size = case.arguments["image_size"]
+        shape = (2, *(size if isinstance(size, list) else (size, size)))
+        channels = case.arguments.get("num_channels", 3)
+        # Faint images: before the first norm the epsilon must be seen.
+        return {"images": 0.2 * random.normal(size=(*shape, channels)).astype(np.float32)}
+    vocabulary = case.arguments["vocab_size"]
+    tokens, mask = _make_tokens(random, vocabulary, case.length, padding=3)
+    if case.inputs == "pair":
+        target, target_mask = _make_tokens(random, vocabulary, case.length - 2, padding=2)
+        target[:, 0] = 0  # T5 begins to write from its padding token
+        inputs = {"source": tokens, "source_mask": mask}
+        return {**inputs, "target": target, "target_mask": target_mask}
+    inputs = {"tokens": tokens, "mask": mask}
+    if case.inputs == "types":
+        inputs["types"] = np.where(np.arange(case.length) >= [[4], [2]], mask, 0).astype(np.int32)
+    return inputs
+
+
+def load_reference_model(case: Case, folder: str | pathlib.Path):
+    """The folder through transformers, in float32: (model, what it says of missing keys).
+
+    T5's own head needs no help here: transformers 5 unties it when the file's head differs from
+    the embedding.
+    """
+    import torch
+    import transformers
+
+    model, info = getattr(transformers, case.model).from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
+    )
+    return model.eval(), info
+
+
+def run_reference(model, case: Case, inputs: Arrays) -> Arrays:
+    """`output`, `pooled` and the hidden states of a transformers model, in its own precision."""
+    import torch
+
+    with torch.no_grad():
+        return {name: array.numpy() for name, array in _forward(model, case, inputs).items()}
+
+
+def _seed(case: Case) -> int:
+    return zlib.crc32(case.name.encode())
+
+
+def _build_model(case: Case):
+    """The model with every parameter moved, so that no two are equal and no bias is zero."""
+    import torch
+    import transformers
+
+    config = getattr(transformers, case.config)(**case.arguments)
+    config._attn_implementation = "eager"
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(_seed(case))
+        model = getattr(transformers, case.model)(config).eval()
+        if case.has_own_t5_head:
+            model.lm_head = torch.nn.Linear(config.d_model, config.vocab_size, bias=False)
+        for module in model.modules():
+            if type(module).__name__ == "T5LayerNorm":
+                module.weight.fill_(1)  # the initializer factor shrinks T5's norms too
+        for parameter in model.parameters():  # yields a tied one once
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+        # Small embeddings show the first norm's epsilon; large kernels show the form of the
+        # activation and sharpen the attention (T5's is sharper by itself: its scores are not
+        # scaled). A tied head is an embedding.
+        gain = 3 if case.inputs == "pair" else 5
+        for module in model.modules():
+            is_kernel = isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
+            if is_kernel and module is not model.get_output_embeddings():
+                module.weight.mul_(gain)
+    return model
+
+
+def _rewrite_config(case: Case, path: pathlib.Path) -> None:
+    """Leaves in config.json what a published one says."""
+    saved = json.loads(path.read_text())
+    names = ("architectures", "model_type", "id2label", "label2id")
+    config = {name: saved[name] for name in names if name in saved} | {"torch_dtype": "float32"}
+    config |= {name: value for name, value in case.arguments.items() if name != "num_labels"}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _make_tokens(random, vocabulary: int, length: int, padding: int):
+    """Tokens `[2, length]` and their mask; none of the real ones is 0, which pads."""
+    tokens = random.integers(3, vocabulary, (2, length)).astype(np.int32)
+    mask = np.ones((2, length), np.uint8)
+    mask[1, -padding:] = 0
+    return tokens * mask.astype(np.int32), mask
+
+
+def _make_cotangent(case: Case, inputs: Arrays, shape) -> np.ndarray:
+    """Drawn apart from the inputs; zero where a row of tokens is padded."""
+    cotangent = np.random.default_rng(_seed(case) + 1).normal(size=shape).astype(np.float32)
+    mask = inputs.get("target_mask", inputs.get("mask"))
+    return cotangent if mask is None or len(shape) < 3 else cotangent * mask[..., None]
+
+
+def _forward(model, case: Case, inputs: Arrays) -> dict[str, Any]:
+    """As `run_reference`, in tensors that know their gradients."""
+    import torch
+
+    hidden: dict[str, list] = {}
+    hooks = []
+    for path, module in model.named_modules():
+        if type(module).__name__ in LAYERS:
+            side = f"{path.split('.')[0]}/hidden" if case.inputs == "pair" else "hidden"
+            outputs = hidden.setdefault(side, [])  # a shared layer adds one at each call
+            hooks.append(module.register_forward_hook(lambda *x, to=outputs: to.append(x[-1])))
+    try:
+        result = model(**_name_inputs(inputs, model.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    tensors = {"output": _pick_output(result)}
+    if getattr(result, "pooler_output", None) is not None:
+        tensors["pooled"] = result.pooler_output
+    for side, outputs in hidden.items():
+        for i, output in enumerate(outputs):
+            is_tensor = isinstance(output, torch.Tensor)  # T5's layers give their biases too
+            tensors[f"{side}/{i:02}"] = output if is_tensor else output[0]
+    return tensors
+
+
+def _name_inputs(inputs: Arrays, dtype) -> dict[str, Any]:
+    """Our names to theirs."""
+    import torch
+
+    if "images" in inputs:
+        return {"pixel_values": torch.tensor(inputs["images"].transpose(0, 3, 1, 2), dtype=dtype)}
+    names = {
+        "tokens": "input_ids",
+        "mask": "attention_mask",
+        "types": "token_type_ids",
+        "source": "input_ids",
+        "source_mask": "attention_mask",
+        "target": "decoder_input_ids",
+        "target_mask": "decoder_attention_mask",
+    }
+    return {names[name]: torch.tensor(array).long() for name, array in inputs.items()}
+
+
+def _pick_output(result):
+    import torch
+
+    if hasattr(result, "start_logits"):
+        return torch.stack([result.start_logits, result.end_logits], -1)
+    return result.logits if hasattr(result, "logits") else result.last_hidden_state
+
+
+def _collect_gradients(model) -> Arrays:
+    """`grad/KEY` for each key of the file whose parameter has a gradient; spends the model.
+
+    The gradients take the parameters' places and are saved, so that whatever transformers renames
+    or leaves out on saving, it does to them too. ViT's files and modules differ in their names.
+    """
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.nan if parameter.grad is None else parameter.grad)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        arrays = load_file(pathlib.Path(folder) / "model.safetensors")
+    return {f"grad/{key}": array for key, array in arrays.items() if not np.isnan(array).all()}

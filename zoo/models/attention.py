@@ -1,0 +1,219 @@
+"""Attention: parts for each platform, rotary and relative positions, one Linen module.
+
+The letters of the shapes are those of `layers.py`. A key/value head (`k`) is shared by the `n / k`
+query heads that lie side by side (Ainslie et al. 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Attend = Callable[..., Any]
+"""An attention part, `(q, k, v, mask, causal, bias, scale) -> out`: q `b t n h`, k and v
+`b s k h`; mask `b 1 t s` true where a query may look, or None; `causal` (t equals s): at itself and
+back only; bias `1 n t s`, added to the scores, or None; scale of the scores, None: `h ** -0.5`."""
+
+Initializer = Callable[..., Any]
+Rotary = tuple[Float[Array, "b t h"], Float[Array, "b t h"]]
+
+
+def attention_weights(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b s k h"],
+    mask: Bool[Array, "#b 1 #t s"] | None = None,
+    causal: bool = False,
+    bias: Float[Array, "#b n t s"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "b n t s"]:
+    """Softmax of scaled products, in float32; rows sum to one (Vaswani et al. 2017)."""
+    b, t, n, h = q.shape
+    s, num_kv_heads = k.shape[1:3]
+    # Heads beside the batch: on CPU much the faster form. The queries of one key head are one
+    # longer sequence.
+    q = q.swapaxes(1, 2).reshape(b, num_kv_heads, -1, h)
+    scores = jnp.einsum("bkth,bksh->bkts", q, k.swapaxes(1, 2), preferred_element_type=jnp.float32)
+    scores = scores.reshape(b, n, t, s) * (h**-0.5 if scale is None else scale)
+    if bias is not None:
+        scores = scores + bias
+    if causal:
+        back = jnp.tril(jnp.ones((1, 1, t, s), bool))
+        mask = back if mask is None else mask & back
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def attend(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b s k h"],
+    v: Float[Array, "b s k h"],
+    mask: Bool[Array, "#b 1 #t s"] | None = None,
+    causal: bool = False,
+    bias: Float[Array, "#b n t s"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "b t n h"]:
+    """The plain attention part, the fastest on a CPU."""
+    b, t, n, h = q.shape
+    s, num_kv_heads = k.shape[1:3]
+    weights = attention_weights(q, k, mask, causal, bias, scale).astype(v.dtype)
+    weights = weights.reshape(b, num_kv_heads, -1, s)
+    mixed = jnp.einsum("bkts,bksh->bkth", weights, v.swapaxes(1, 2))
+    return mixed.reshape(b, n, t, h).swapaxes(1, 2)
+
+
+def attend_fused(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b s k h"],
+    v: Float[Array, "b s k h"],
+    mask: Bool[Array, "#b 1 #t s"] | None = None,
+    causal: bool = False,
+    bias: Float[Array, "#b n t s"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "b t n h"]:
+    """The attention part that JAX fuses for an accelerator."""
+    return jax.nn.dot_product_attention(q, k, v, bias, mask, is_causal=causal, scale=scale)
+
+
+def choose_attend(platform: str) -> Attend:
+    """The fastest attention part of a platform: 'cpu', 'gpu', 'tpu'."""
+    return attend if platform == "cpu" else attend_fused
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` over itself, or over `context`."""
+
+    num_heads: int
+    attend: Attend = attend
+    num_kv_heads: int | None = None  # None: as many as query heads
+    head_dim: int | None = None  # None: width / num_heads
+    causal: bool = False
+    scale: float | None = None  # of the scores; None: head_dim ** -0.5
+    bias: bool = True
+    out_bias: bool = True
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+    q_init: Initializer | None = None  # None: kernel_init
+    out_init: Initializer = nn.initializers.xavier_uniform()
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        context: Float[Array, "b s e"] | None = None,
+        mask: Bool[Array, "#b 1 #t l"] | None = None,
+        bias: Float[Array, "#b n t l"] | None = None,
+        rotary: Rotary | None = None,
+        cache: dict[str, Any] | None = None,
+        start: Any = 0,
+    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
+        """Returns the mixed tokens and aux with `attention`, weights `b n t s`.
+
+        `bias` is added to the scores, `rotary` (`rotary_angles`) turns queries and keys. With a
+        `cache` (`init_cache`) the new keys and values take its places from `start` on, the queries
+        look at all places that `mask` allows, and aux holds the new `cache`.
+        """
+        width = x.shape[-1]
+        head_dim = self.head_dim or width // self.num_heads
+
+        def project(name: str, inputs: Any, num_heads: int, init: Initializer) -> Any:
+            made = {"use_bias": self.bias, "kernel_init": init, "name": name, **types}
+            y = nn.Dense(num_heads * head_dim, **made)(inputs)
+            return y.reshape(*y.shape[:2], num_heads, head_dim)
+
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        num_kv_heads = self.num_kv_heads or self.num_heads
+        source = x if context is None else context
+        q = project("q", x, self.num_heads, self.q_init or self.kernel_init)
+        k = project("k", source, num_kv_heads, self.kernel_init)
+        v = project("v", source, num_kv_heads, self.kernel_init)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        aux = {}
+        if cache is not None:
+            k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, start, axis=1)
+            v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, start, axis=1)
+            aux["cache"] = {"k": k, "v": v}
+        how = (mask, self.causal and cache is None, bias, self.scale)
+        mixed = self.attend(q, k, v, *how).reshape(*x.shape[:2], -1)
+        # Beside the attention part, which may be a fused kernel: under jit it costs nothing unless
+        # somebody asks for it.
+        aux["attention"] = attention_weights(q, k, *how)
+        out = nn.Dense(
+            width, use_bias=self.out_bias, kernel_init=self.out_init, name="out", **types
+        )
+        return out(mixed), aux
+
+    def init_cache(self, batch: int, length: int, width: int) -> dict[str, Any]:
+        """Empty places for the keys and values of `length` tokens, `b s k h` each."""
+        head_dim = self.head_dim or width // self.num_heads
+        shape = (batch, length, self.num_kv_heads or self.num_heads, head_dim)
+        return {"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)}
+
+
+def rotary_angles(positions: Int[Array, "b t"], head_dim: int, base: float) -> Rotary:
+    """Cosines and sines of rotary positions (Su et al. 2021), `b t h`, in float32.
+
+    Component i of a head is turned with component i + h/2, by position * base ** (-2 i / h).
+    """
+    rates = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angles = positions[..., None].astype(jnp.float32) * jnp.concatenate([rates, rates])
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(
+    x: Float[Array, "b t n h"], cos: Float[Array, "#b t h"], sin: Float[Array, "#b t h"]
+) -> Float[Array, "b t n h"]:
+    """Turns each pair of components by its angle."""
+    first, second = jnp.split(x, 2, axis=-1)
+    turned = jnp.concatenate([-second, first], axis=-1)
+    return (x * cos[:, :, None] + turned * sin[:, :, None]).astype(x.dtype)
+
+
+def relative_buckets(
+    distances: Int[Array, "t s"], num_buckets: int, max_distance: int, both_ways: bool
+) -> Int[Array, "t s"]:
+    """The bucket of each distance, key place less query place (Raffel et al. 2020).
+
+    Half of the buckets are exact small distances, the others grow by a factor up to `max_distance`.
+    `both_ways` gives one half of all to the keys ahead; otherwise those count as distance 0.
+    """
+    offset = jnp.zeros_like(distances)
+    if both_ways:
+        num_buckets //= 2
+        offset = jnp.where(distances > 0, num_buckets, 0)
+        distances = jnp.abs(distances)
+    else:
+        distances = jnp.maximum(-distances, 0)
+    exact = num_buckets // 2
+    share = jnp.log(jnp.maximum(distances, 1) / exact) / math.log(max_distance / exact)
+    far = exact + (share * (num_buckets - exact)).astype(distances.dtype)
+    return offset + jnp.where(distances < exact, distances, jnp.minimum(far, num_buckets - 1))
+
+
+class RelativePositions(nn.Module):
+    """A learned bias of the scores for each head and bucket of distances (Raffel et al. 2020)."""
+
+    num_heads: int
+    num_buckets: int
+    max_distance: int
+    both_ways: bool
+    embedding_init: Initializer = nn.initializers.normal(1.0)
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, query_places: Int[Array, " t"], key_places: Int[Array, " s"]
+    ) -> Float[Array, "1 n t s"]:
+        shape = (self.num_buckets, self.num_heads)
+        table = self.param("embedding", self.embedding_init, shape, self.param_dtype)
+        distances = key_places[None, :] - query_places[:, None]
+        buckets = relative_buckets(distances, self.num_buckets, self.max_distance, self.both_ways)
+        return table.astype(jnp.float32)[buckets].transpose(2, 0, 1)[None]

@@ -1,0 +1,73 @@
+"""The blocks of every stack, made of parts that the model composes: norms, attention, feed-forward.
+
+Called by `run_stack` as `block(x, layer, cache, shared) -> (x, aux)`. `shared["attn"]` and
+`shared["cross"]` are what attention takes beside the tokens (mask, positions, context);
+`layer["drop_rate"]` is this layer's rate of stochastic depth. aux: `attention` `b n t s`, `cross`
+likewise where there is a context, `hidden` `b t d`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from zoo.models.attention import Attention
+from zoo.models.layers import FeedForward, StochasticDepth, drop
+
+
+class PreNormBlock(nn.Module):
+    """Each branch sees the normed stream and adds to it: `x + branch(norm(x))`."""
+
+    norm1: nn.Module
+    attn: Attention
+    norm2: nn.Module
+    mlp: FeedForward
+    cross_norm: Any = None
+    cross: Attention | None = None
+    dropout: float = 0.0  # after attention; the feed-forward has its own
+    stochastic_depth: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], layer: Any, cache: Any, shared: dict[str, Any]
+    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
+        def add(x: Any, branch: Any, name: str) -> Any:
+            if self.stochastic_depth:
+                branch = StochasticDepth(name=name)(branch, layer["drop_rate"])
+            return x + branch
+
+        y, aux = self.attn(self.norm1(x), cache=cache, **shared["attn"])
+        x = add(x, drop(y, self.dropout, "dropout"), "drop1")
+        if self.cross is not None:
+            y, cross_aux = self.cross(self.cross_norm(x), **shared["cross"])
+            x = add(x, drop(y, self.dropout, "cross_dropout"), "drop_cross")
+            aux["cross"] = cross_aux["attention"]
+        x = add(x, self.mlp(self.norm2(x)), "drop2")
+        return x, {**aux, "hidden": x}
+
+
+class PostNormBlock(nn.Module):
+    """Each sum of stream and branch is normed: `norm(x + branch(x))` (Vaswani et al. 2017)."""
+
+    attn: Attention
+    norm1: nn.Module
+    mlp: FeedForward
+    norm2: nn.Module
+    cross: Attention | None = None
+    cross_norm: Any = None
+    dropout: float = 0.0  # after attention; the feed-forward has its own
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], layer: Any, cache: Any, shared: dict[str, Any]
+    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
+        y, aux = self.attn(x, cache=cache, **shared["attn"])
+        x = self.norm1(x + drop(y, self.dropout, "dropout"))
+        if self.cross is not None:
+            y, cross_aux = self.cross(x, **shared["cross"])
+            x = self.cross_norm(x + drop(y, self.dropout, "cross_dropout"))
+            aux["cross"] = cross_aux["attention"]
+        x = self.norm2(x + self.mlp(x))
+        return x, {**aux, "hidden": x}

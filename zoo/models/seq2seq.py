@@ -1,0 +1,205 @@
+"""Encoder-decoders: a target is predicted from a source and from the target's own past.
+
+T5 (Raffel et al. 2020): pre-norm, RMSNorm epsilon 1e-6, no biases, attention scores not scaled, a
+learned bias of the scores by relative position (one table a stack, none between target and source).
+Version 1.0 has ReLU and the output tied to the embedding, with the decoder's stream scaled by
+width ** -0.5 before it; 1.1 (and Flan) has a gated GELU in its tanh form and an output of its own.
+Initialised as in Mesh TensorFlow: by normals that make up for the missing scale.
+
+Dropout acts on the embeddings, inside the feed-forward, on each branch and at the end of each
+stack, not on attention weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from zoo.models.attention import Attend, Attention, RelativePositions, attend
+from zoo.models.blocks import PreNormBlock
+from zoo.models.layers import Activation, FeedForward, drop, make_norm
+from zoo.models.stack import run_stack
+
+# name -> width, depth of each stack, heads, head dimension, feed-forward width: Raffel et al. 2020
+# and the authors' released checkpoints (v1_1).
+T5_SIZES = {
+    "t5_small": (512, 6, 8, 64, 2048),
+    "t5_base": (768, 12, 12, 64, 3072),
+    "t5_large": (1024, 24, 16, 64, 4096),
+    "t5_3b": (1024, 24, 32, 128, 16384),
+    "t5_11b": (1024, 24, 128, 128, 65536),
+    "t5_v1_1_small": (512, 8, 6, 64, 1024),
+    "t5_v1_1_base": (768, 12, 12, 64, 2048),
+    "t5_v1_1_large": (1024, 24, 16, 64, 2816),
+    "t5_v1_1_xl": (2048, 24, 32, 64, 5120),
+    "t5_v1_1_xxl": (4096, 24, 64, 64, 10240),
+}
+# What version 1.1 has beside its size.
+V1_1 = {"activation": "gelu_tanh", "gated": True, "tied": False, "scale_logits": False}
+
+
+class Tower(nn.Module):
+    """One of the two stacks, with its relative positions and its last norm."""
+
+    block: PreNormBlock
+    depth: int
+    relative: RelativePositions
+    norm: nn.Module
+    dropout: float
+    scan: bool
+    remat: str
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], mask: Bool[Array, "b t"] | None, cross: dict[str, Any]
+    ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
+        places = jnp.arange(x.shape[1])
+        attn = {"bias": self.relative(places, places), "mask": widen(mask)}
+        x, aux = run_stack(
+            self.block,
+            self.depth,
+            drop(x, self.dropout, "dropout"),
+            shared={"attn": attn, "cross": cross},
+            scan=self.scan,
+            remat=self.remat,
+        )
+        return drop(self.norm(x), self.dropout, "dropout_end"), aux
+
+
+class Seq2Seq(nn.Module):
+    """A source and a target so far to the logits of the target's next tokens."""
+
+    width: int = 512
+    depth: int = 6
+    decoder_depth: int | None = None  # None: depth
+    num_heads: int = 8
+    head_dim: int = 64
+    hidden: int = 2048
+    vocab_size: int = 32128
+    num_buckets: int = 32
+    max_distance: int = 128
+    activation: Activation = "relu"
+    gated: bool = False
+    tied: bool = True  # the output matrix is the embedding
+    scale_logits: bool = True  # the stream times width ** -0.5 before the output
+    head: Literal["lm", "none"] = "lm"
+    norm_epsilon: float = 1e-6
+    dropout: float = 0.0
+    scan_layers: bool = False
+    remat: Literal["none", "full", "dots"] = "none"
+    attend: Attend = attend
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        source: Int[Array, "b s"],
+        target: Int[Array, "b t"],
+        *,
+        source_mask: Bool[Array, "b s"] | None = None,
+        target_mask: Bool[Array, "b t"] | None = None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "b t v"], dict[str, Any]]:
+        """`target` is the decoder's input as given: the task shifts it. Masks are true where a
+        token is real.
+
+        Returns float32 logits (head 'none': the decoder's stream `b t d`) and aux: `encoder` and
+        `decoder`, each with `attention` `[layers, b, n, t, t]` and `hidden` `[layers, b, t, d]`,
+        the decoder's also with `cross` `[layers, b, n, t, s]`; `encoded` `b s d`.
+        """
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        init = nn.initializers.normal(1.0)
+        embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="embed", **types)
+        encoder = self._tower("encoder", self.depth, train)
+        decoder = self._tower("decoder", self.decoder_depth or self.depth, train)
+        context, encoder_aux = encoder(embed(source), source_mask, {})
+        cross = {"context": context, "mask": widen(source_mask)}
+        x, decoder_aux = decoder(embed(target), target_mask, cross)
+        aux = {"encoder": encoder_aux, "decoder": decoder_aux, "encoded": context}
+        if self.head == "none":
+            return x.astype(jnp.float32), aux
+        if self.scale_logits:
+            x = x * self.width**-0.5
+        if self.tied:
+            table = embed.embedding.astype(self.dtype)
+            return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32), aux
+        own = nn.Dense(self.vocab_size, use_bias=False, kernel_init=init, name="head", **types)
+        return own(x).astype(jnp.float32), aux
+
+    def _tower(self, name: str, depth: int, train: bool) -> Tower:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dropout = self.dropout if train else 0.0
+        decodes = name == "decoder"
+
+        def norm() -> nn.Module:
+            return make_norm("rms", self.norm_epsilon, **types)
+
+        block = PreNormBlock(
+            norm1=norm(),
+            attn=self._attention(causal=decodes),
+            norm2=norm(),
+            mlp=self._feed_forward(dropout),
+            cross_norm=norm() if decodes else None,
+            cross=self._attention(causal=False) if decodes else None,
+            dropout=dropout,
+            parent=None,
+        )
+        relative = RelativePositions(
+            self.num_heads,
+            self.num_buckets,
+            self.max_distance,
+            not decodes,
+            nn.initializers.normal(self.width**-0.5),
+            self.param_dtype,
+            parent=None,
+        )
+        remat = self.remat if train else "none"
+        return Tower(block, depth, relative, norm(), dropout, self.scan_layers, remat, name=name)
+
+    def _attention(self, causal: bool) -> Attention:
+        # Scores are not scaled: the queries' initialisation carries h ** -0.5.
+        return Attention(
+            self.num_heads,
+            self.attend,
+            head_dim=self.head_dim,
+            causal=causal,
+            scale=1.0,
+            bias=False,
+            out_bias=False,
+            q_init=nn.initializers.normal((self.width * self.head_dim) ** -0.5),
+            kernel_init=nn.initializers.normal(self.width**-0.5),
+            out_init=nn.initializers.normal((self.num_heads * self.head_dim) ** -0.5),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            parent=None,
+        )
+
+    def _feed_forward(self, dropout: float) -> FeedForward:
+        return FeedForward(
+            self.hidden,
+            self.activation,
+            self.gated,
+            bias=False,
+            inner_dropout=dropout,
+            dropout=dropout,
+            kernel_init=nn.initializers.normal(self.width**-0.5),
+            out_init=nn.initializers.normal(self.hidden**-0.5),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            parent=None,
+        )
+
+    def input_specs(self, batch_size: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Shapes and dtypes of the positional inputs; any length will do."""
+        tokens = jax.ShapeDtypeStruct((batch_size, 512), jnp.int32)
+        return tokens, tokens
+
+
+def widen(mask: Bool[Array, "b s"] | None) -> Bool[Array, "b 1 1 s"] | None:
+    """A mask of tokens as a mask of what queries may look at."""
+    return None if mask is None else mask[:, None, None, :]

@@ -1,0 +1,286 @@
+"""The one bridge between published weights and ours: a table of rows, strict both ways.
+
+A row says which key of theirs holds which leaves of ours and how it is turned. `{i}` in a pattern
+stands for a number, the same in key and path. A table is written after the keys of the *file*. What
+the bridge gives is a view (`AsOurs`, `AsTheirs`): nothing is read until a tensor is asked for, and
+then that one alone, so that a conversion needs the memory of one tensor.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from zoo.config import UserError
+from zoo.models import init_params
+from zoo.pretrained.safetensors_file import Entry, Tensors
+from zoo.tree import named_leaves, unstack_layers
+
+
+class Turn(NamedTuple):
+    """How a tensor of theirs becomes ours and back: reshapes and transpositions of an array `x`.
+
+    The second argument is the model, for its number of heads, say.
+    """
+
+    to_ours: Callable[[Any, Any], Any]
+    to_theirs: Callable[[Any, Any], Any]
+
+
+SAME = Turn(lambda x, model: x, lambda x, model: x)
+LINEAR = Turn(lambda x, model: x.T, lambda x, model: x.T)  # torch: [out, in]; ours: [in, out]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Their key, our path (several: side by side along `axis` of theirs), and the turn between."""
+
+    theirs: str
+    ours: str | tuple[str, ...]
+    turn: Turn = SAME
+    axis: int = 0
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.ours,) if isinstance(self.ours, str) else self.ours
+
+
+def linear_rows(theirs: str, ours: str) -> list[Row]:
+    """Kernel and bias, where the model has one, of a dense layer that torch stores [out, in]."""
+    return [
+        Row(f"{theirs}.weight", f"{ours}/kernel", LINEAR),
+        Row(f"{theirs}.bias", f"{ours}/bias"),
+    ]
+
+
+def norm_rows(theirs: str, ours: str, scale: str = "weight", bias: str = "bias") -> list[Row]:
+    """Scale and bias of a LayerNorm."""
+    return [Row(f"{theirs}.{scale}", f"{ours}/scale"), Row(f"{theirs}.{bias}", f"{ours}/bias")]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All that may be in a file of a family."""
+
+    rows: tuple[Row, ...]
+    # A second name of a tensor, where one program writes it and another does not: it must be equal.
+    copies: Mapping[str, str] = field(default_factory=dict)
+    # A second name that is written as well, but has no effect where it is read.
+    doubles: Mapping[str, str] = field(default_factory=dict)
+    # Regex of a whole key -> why the model has no place for it; told in the report.
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+
+class Piece(NamedTuple):
+    """A row with its numbers filled in."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    row: Row
+    shape: tuple[int, ...]  # of theirs
+
+
+def plan(table: Table, model: nn.Module) -> list[Piece]:
+    """Every key of theirs that holds the model. Raises UserError with our leaves no row covers."""
+    shapes = {path: leaf.shape for path, leaf in our_leaves(model).items()}
+    found: dict[str, Piece] = {}
+    covered: set[str] = set()
+    for row in table.rows:
+        patterns = [compile_pattern(path) for path in row.paths]
+        for path in shapes:
+            match = patterns[0].fullmatch(path)
+            if not match:
+                continue
+            numbers = {name: int(value) for name, value in match.groupdict().items()}
+            theirs = row.theirs.format(**numbers)
+            paths = tuple(fill_path(p, numbers) for p in row.paths)
+            if all(p in shapes for p in paths):
+                shape = _their_shape(row, [shapes[p] for p in paths], model)
+                found[theirs] = Piece(theirs, paths, row, shape)
+                covered |= set(paths)
+    uncovered = [path for path in shapes if path not in covered]
+    if uncovered:
+        raise UserError(
+            f"this layout has no place for {_list(uncovered)} of the {type(model).__name__}"
+        )
+    return list(found.values())
+
+
+def our_leaves(model: nn.Module) -> dict[str, Any]:
+    """Canonical path -> shape and dtype of a model's parameters."""
+    return named_leaves(unstack_layers(jax.eval_shape(lambda: init_params(model))))
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """'blocks/{i}/norm' as a regex whose group i is a number."""
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(pattern)))
+
+
+def fill_path(pattern: str, numbers: Mapping[str, int]) -> str:
+    """Our path with its numbers, two digits or more."""
+    return pattern.format(**{name: f"{number:02d}" for name, number in numbers.items()})
+
+
+def _their_shape(row: Row, shapes: list[Any], model: nn.Module) -> tuple[int, ...]:
+    turned = [
+        jax.eval_shape(
+            lambda x: row.turn.to_theirs(x, model), jax.ShapeDtypeStruct(shape, np.float32)
+        ).shape
+        for shape in shapes
+    ]
+    if len(turned) == 1:
+        return turned[0]
+    joined = list(turned[0])
+    joined[row.axis] = sum(shape[row.axis] for shape in turned)
+    return tuple(joined)
+
+
+class AsOurs(Tensors):
+    """A file of theirs seen by our paths. Every key and every leaf is accounted for."""
+
+    def __init__(self, theirs: Tensors, table: Table, model: nn.Module):
+        """Raises UserError that lists all keys missing, left over and misshapen at once."""
+        self._theirs, self._model = theirs, model
+        pieces = plan(table, model)
+        self.report = _check(theirs, table, pieces)
+        self._parts: dict[str, tuple[Piece, int]] = {}
+        shapes = {path: leaf.shape for path, leaf in our_leaves(model).items()}
+        for piece in pieces:
+            for index, path in enumerate(piece.ours):
+                self._parts[path] = (piece, index)
+        entries = [
+            Entry(path, shapes[path], theirs.dtype(self._parts[path][0].theirs)) for path in shapes
+        ]
+        super().__init__(theirs.place, entries)
+        self._last: tuple[str, Any] = ("", None)
+        self._lock = threading.Lock()
+
+    def read(self, name: str) -> np.ndarray:
+        self.entry(name)
+        piece, index = self._parts[name]
+        array = self._read_theirs(piece.theirs, keep=len(piece.ours) > 1)
+        if len(piece.ours) > 1:
+            ends = np.cumsum([self._width(piece, path) for path in piece.ours])
+            array = np.split(array, ends[:-1], piece.row.axis)[index]
+        return piece.row.turn.to_ours(array, self._model)
+
+    def _width(self, piece: Piece, path: str) -> int:
+        return _their_shape(piece.row, [self.shape(path)], self._model)[piece.row.axis]
+
+    def _read_theirs(self, name: str, keep: bool) -> np.ndarray:
+        """Several of ours may lie in one of theirs: the last such one is kept."""
+        if not keep:
+            return self._theirs.read(name)
+        with self._lock:
+            if self._last[0] != name:
+                self._last = ("", None)  # before the next is read: one at a time
+                self._last = (name, self._theirs.read(name))
+            return self._last[1]
+
+
+class AsTheirs(Tensors):
+    """Tensors of ours seen by their keys."""
+
+    def __init__(self, ours: Tensors, table: Table, model: nn.Module):
+        """Raises UserError with leaves that the table has no row for."""
+        self._ours, self._model = ours, model
+        self._pieces = {piece.theirs: piece for piece in plan(table, model)}
+        doubles = table.doubles.items()
+        self._pieces |= {d: self._pieces[o]._replace(theirs=d) for d, o in doubles}
+        entries = [Entry(p.theirs, p.shape, ours.dtype(p.ours[0])) for p in self._pieces.values()]
+        super().__init__(ours.place, entries)
+
+    def read(self, name: str) -> np.ndarray:
+        self.entry(name)
+        piece = self._pieces[name]
+        turn = piece.row.turn.to_theirs
+        parts = [turn(self._ours.read(path), self._model) for path in piece.ours]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, piece.row.axis)
+
+
+def _check(theirs: Tensors, table: Table, pieces: list[Piece]) -> tuple[str, ...]:
+    """What was left aside, and why; or everything that is wrong in one error."""
+    wanted = {piece.theirs: piece for piece in pieces}
+    names = set(theirs.names())
+    missing = [f"{p.theirs} ({', '.join(p.ours)})" for p in pieces if p.theirs not in names]
+    misshapen = [
+        f"{p.theirs} is {_shape(theirs.shape(p.theirs))} in the file, "
+        f"{_shape(p.shape)} in the model"
+        for p in pieces
+        if p.theirs in names and theirs.shape(p.theirs) != p.shape
+    ]
+    left, report = [], []
+    for name in theirs.names():
+        if name in wanted:
+            continue
+        why = next((w for key, w in table.ignored.items() if re.fullmatch(key, name)), None)
+        if name in table.doubles:
+            report.append(f"{name}: left aside, {table.doubles[name]} is what counts")
+        elif name in table.copies and table.copies[name] in names:
+            _compare_copy(theirs, name, table.copies[name])
+        elif why is not None:
+            report.append(f"{name}: left aside, {why}")
+        else:
+            left.append(name)
+    wrong = [("missing", missing), ("left over", left), ("misshapen", misshapen)]
+    if any(found for _, found in wrong):
+        told = "; ".join(f"{len(found)} {what}: {_list(found)}" for what, found in wrong if found)
+        raise UserError(f"{theirs.place} does not fit the model of its config: {told}")
+    return tuple(report)
+
+
+def _compare_copy(theirs: Tensors, name: str, original: str) -> None:
+    one, other = theirs.read(name), theirs.read(original)
+    if one.shape != other.shape or not np.array_equal(one, other):
+        raise UserError(
+            f"{theirs.place}: {name} should be a copy of {original} (the config ties them) and "
+            "differs: set tie_word_embeddings to false in config.json to keep both"
+        )
+
+
+def read_tree(tensors: Tensors, convert: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+    """All tensors as a nested dict, each checked for NaN and infinity and then converted.
+
+    Raises UserError that lists the tensors that hold such a number.
+    """
+    tree: dict[str, Any] = {}
+    bad = []
+    for name in tensors.names():
+        array = tensors.read(name)
+        if not all_finite(array):
+            bad.append(name)
+            continue
+        *folders, leaf = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = convert(array)
+    if bad:
+        raise UserError(f"{tensors.place}: NaN or infinity in {_list(bad)}")
+    return tree
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Is every number finite? A sum is looked at first: it is quick and mostly enough."""
+    if array.dtype.kind not in "fV" and "float" not in array.dtype.name:
+        return True
+    with np.errstate(all="ignore"):
+        wide = np.float32 if array.dtype.itemsize < 4 else array.dtype
+        if np.isfinite(array.sum(dtype=wide)):
+            return True
+        return bool(np.isfinite(array.astype(wide, copy=False)).all())
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"

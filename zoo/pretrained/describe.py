@@ -1,0 +1,133 @@
+"""Which model a file is of, and which file a model becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.config import UserError, nearest
+from zoo.models import CLASSES, make_model, model_fields
+from zoo.pretrained.bert import ALBERT, BERT
+from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.gpt2 import GPT2
+from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.sources import Source
+from zoo.pretrained.t5 import T5
+from zoo.pretrained.tensors import MemoryTensors
+from zoo.pretrained.vit import NPZ, TIMM, VIT
+
+# `model_type` in config.json -> family. What comes first is tried first when a model is written.
+FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
+BARE = {"timm": TIMM, "npz": NPZ}  # files that say themselves what they are
+
+# Fields that say how a model runs or trains, not what it computes.
+RUNNING = ("scan_layers", "remat", "attend", "dtype", "param_dtype")
+TRAINING = ("dropout", "stochastic_depth", "initializer_range")
+# What a field that is None stands for.
+MEANT = {
+    "num_kv_heads": lambda m: m.num_heads,
+    "head_dim": lambda m: m.width // m.num_heads,
+    "hidden": lambda m: 4 * m.width,
+    "embedding_width": lambda m: m.width,
+    "num_groups": lambda m: m.depth,
+    "decoder_depth": lambda m: m.depth,
+}
+
+
+def family_of(source: Source) -> Family:
+    """The family of a file. Raises UserError on one we do not have."""
+    if source.layout in BARE:
+        return BARE[source.layout]
+    name = source.config.get("model_type")
+    if name not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise UserError(f"{source.place}: model_type={name!r} is none of {known}")
+    return FAMILIES[name]
+
+
+def choose_family(family: Family, source: Source) -> tuple[type, dict[str, Any]]:
+    """Our class and its fields for a file. Raises UserError on a config we cannot follow."""
+    config = TheirConfig(source.config, f"{source.place}/config.json")
+    head = "" if source.layout in BARE else family.find_head(config)[1]
+    return family.model_class, family.read_config(config, head, source.tensors)
+
+
+def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
+    """The family that can say all that a model is, and its config.json.
+
+    Raises UserError that names the fields in the way of the family that comes nearest.
+    """
+    candidates = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    if not candidates:
+        raise UserError(f"transformers has no class for a {type(model).__name__} of ours")
+    tried = []
+    for family in candidates:
+        config, wrong = _try_family(family, model)
+        if not wrong:
+            return family, config
+        tried.append((len(wrong), family.name, wrong))
+    _, name, wrong = min(tried)
+    raise UserError(f"no layout of transformers fits the model: {name} has no {', '.join(wrong)}")
+
+
+def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
+    """A config.json, and what is lost when it is read again."""
+    architecture = family.architecture(model)
+    config = {
+        "architectures": [architecture],
+        "model_type": family.name,
+        **family.write_config(model),
+    }
+    head = family.heads[architecture]
+    names = {"a.pooler.": 0} if _has(model, "pooler") or _has(model, "pre_logits") else {}
+    fields = family.read_config(TheirConfig(config, family.name), head, MemoryTensors(names))
+    again = family.model_class(**fields)
+    wanted, got = _meaning(model), _meaning(again)
+    return config, [f"{k}={wanted[k]!r}" for k in wanted if wanted[k] != got[k]]
+
+
+def _has(model: Any, field: str) -> bool:
+    return bool(getattr(model, field, False))
+
+
+def _meaning(model: Any) -> dict[str, Any]:
+    """The fields that say what a model computes, None replaced by what it stands for."""
+    values = {
+        name: getattr(model, name)
+        for name in model_fields(type(model))
+        if name not in RUNNING + TRAINING
+    }
+    for name, meant in MEANT.items():
+        if name in values and values[name] is None:
+            values[name] = meant(model)
+    if "patch_size" in values and isinstance(values["patch_size"], int):
+        values["patch_size"] = (values["patch_size"],) * 2
+    if values.get("head") in ("lm", "masked_lm", "span", "none"):
+        values["num_classes"] = 0
+    return values
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Class and fields of a model of ours as JSON, `zoo.json`. Raises UserError on another's."""
+    name = type(model).__name__
+    if CLASSES.get(name) is not type(model):
+        raise UserError(f"{name} is no class of zoo's own: it cannot be written by name")
+    fields = {k: getattr(model, k) for k in model_fields(type(model)) if k != "attend"}
+    for key in ("dtype", "param_dtype"):
+        if key in fields:
+            fields[key] = jnp.dtype(fields[key]).name
+    return {"format": 1, "class": name, "fields": fields}
+
+
+def model_of(values: dict[str, Any], place: str) -> nn.Module:
+    """The inverse of `describe_model`. Raises UserError on what it did not write."""
+    if values.get("format") != 1:
+        raise UserError(f"{place}: format {values.get('format')!r} is not 1")
+    name, fields = values.get("class"), values.get("fields")
+    if name not in CLASSES:
+        raise UserError(f"{place}: no class {name!r}{nearest(str(name), CLASSES)}")
+    if not isinstance(fields, dict):
+        raise UserError(f"{place}: 'fields' is no table")
+    return make_model(CLASSES[name], fields, place=place)

@@ -1,0 +1,123 @@
+"""What a family is to the bridge: its config read and written, its heads, its key table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+
+from zoo.config import UserError, nearest
+from zoo.pretrained.bridge import Table
+from zoo.pretrained.safetensors_file import Tensors
+
+# Their names of activations -> ours. 'gelu_new', 'gelu_fast' and 'gelu_pytorch_tanh' are one form.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "gelu_quick",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+THEIR_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+
+
+class TheirConfig:
+    """A config.json; every value that matters is asked for by its key."""
+
+    def __init__(self, values: Mapping[str, Any], place: str):
+        self.values, self.place = values, place
+
+    def get(self, key: str, default: Any) -> Any:
+        """A value; `default`, transformers' own, where the file is silent.
+
+        Raises UserError on one of another kind than the default.
+        """
+        value = self.values.get(key)
+        if value is None:
+            return default
+        kind = float if isinstance(default, float) else type(default)
+        fits = isinstance(value, (int, float) if kind is float else kind)
+        if default is not None and (not fits or (isinstance(value, bool) and kind is not bool)):
+            raise UserError(f"{self.place}: {key}={value!r} should be of type {kind.__name__}")
+        if isinstance(value, int) and not isinstance(value, bool) and value < 0:
+            raise UserError(f"{self.place}: {key}={value} is negative")
+        return kind(value) if default is not None else value
+
+    def only(self, key: str, *allowed: Any) -> None:
+        """Raises UserError when the file sets a key to what our model cannot do."""
+        value = self.values.get(key, allowed[0])
+        if value not in allowed:
+            raise UserError(
+                f"{self.place}: {key}={value!r} is not supported, "
+                f"only {' or '.join(map(repr, allowed))}"
+            )
+
+    def activation(self, key: str, default: str) -> str:
+        """Our name of an activation of theirs."""
+        name = self.get(key, default)
+        if name not in ACTIVATIONS:
+            raise UserError(f"{self.place}: no activation {name!r}{nearest(name, ACTIVATIONS)}")
+        return ACTIVATIONS[name]
+
+    def num_labels(self) -> int:
+        """Classes of a classifier: 2 where the file is silent, as in transformers."""
+        labels = self.values.get("id2label")
+        return len(labels) if labels else self.get("num_labels", 2)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One file format: a family of transformers' models, and our model class for it."""
+
+    name: str  # `model_type` in config.json
+    model_class: type
+    heads: Mapping[str, str]  # `architectures` in config.json -> our head
+    # (config, head, tensors) -> fields of our model
+    read_config: Callable[[TheirConfig, str, Tensors], dict[str, Any]]
+    # model -> config.json, without model_type and architectures
+    write_config: Callable[[Any], dict[str, Any]]
+    # (model, names in the file; None: as transformers writes them) -> the table
+    make_table: Callable[[Any, list[str] | None], Table]
+
+    def find_head(self, config: TheirConfig) -> tuple[str, str]:
+        """(architecture, our head) that config.json names. Raises UserError on one we lack."""
+        named = config.values.get("architectures") or []
+        for architecture in named:
+            if architecture in self.heads:
+                return architecture, self.heads[architecture]
+        told = f"architectures={named!r} is none of" if named else "it does not say which of"
+        raise UserError(f"{config.place}: {told} {', '.join(self.heads)} this is")
+
+    def architecture(self, model: nn.Module) -> str:
+        """The class of transformers for a model of ours."""
+        head = head_of(model)
+        return next(a for a, h in self.heads.items() if h == head)
+
+
+def head_of(model: Any) -> str:
+    """The head a model has, by name."""
+    if hasattr(model, "head"):
+        return model.head
+    return "classification" if model.num_classes else "none"
+
+
+def find_prefix(prefix: str, head: str, names: list[str] | None) -> str:
+    """What the keys of the body begin with: nothing where a model was saved without its head."""
+    if names is None:
+        return "" if head == "none" else prefix
+    return prefix if any(name.startswith(prefix) for name in names) else ""
+
+
+def make_labels(num_classes: int) -> dict[str, Any]:
+    """The keys by which config.json tells the number of classes."""
+    names = [f"LABEL_{i}" for i in range(num_classes)]
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }

@@ -1,0 +1,115 @@
+"""Llama 1, 2, 3 and what shares its layout: config and keys of transformers' files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zoo.config import UserError
+from zoo.models.decoder import LLAMA as STYLE
+from zoo.models.decoder import Decoder
+from zoo.pretrained.bridge import LINEAR, Row, Table, linear_rows
+from zoo.pretrained.family import (
+    THEIR_ACTIVATIONS,
+    Family,
+    TheirConfig,
+    find_prefix,
+    make_labels,
+)
+from zoo.pretrained.safetensors_file import Tensors
+
+
+def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any]:
+    """Fields of a Decoder."""
+    heads = config.get("num_attention_heads", 32)
+    width = config.get("hidden_size", 4096)
+    head_dim = config.get("head_dim", None)
+    kv_heads = config.get("num_key_value_heads", heads)
+    fields = {
+        "width": width,
+        "depth": config.get("num_hidden_layers", 32),
+        "num_heads": heads,
+        "num_kv_heads": None if kv_heads == heads else kv_heads,
+        "head_dim": None if head_dim == width // max(heads, 1) else head_dim,
+        "hidden": config.get("intermediate_size", 11008),
+        "vocab_size": config.get("vocab_size", 32000),
+        "num_positions": config.get("max_position_embeddings", 2048),
+        "rotary_base": _read_rotary_base(config),
+        "activation": config.activation("hidden_act", "silu"),
+        "attention_bias": config.get("attention_bias", False),
+        "mlp_bias": config.get("mlp_bias", False),
+        "norm_epsilon": config.get("rms_norm_eps", 1e-6),
+        "tied": config.get("tie_word_embeddings", False),
+        "head": head,
+        "num_classes": config.num_labels(),
+        "initializer_range": config.get("initializer_range", 0.02),
+    }
+    return {**STYLE, **fields}
+
+
+def _read_rotary_base(config: TheirConfig) -> float:
+    """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
+    own = config.get("rope_parameters", {}) or config.get("rope_scaling", {})
+    kind = own.get("rope_type", own.get("type", "default"))
+    if kind != "default":
+        raise UserError(
+            f"{config.place}: scaled rotary positions ({kind!r}) are not supported, only 'default'"
+        )
+    return float(own.get("rope_theta", config.get("rope_theta", 10_000.0)))
+
+
+def write_config(model: Decoder) -> dict[str, Any]:
+    """What `read_config` reads."""
+    return {
+        "hidden_size": model.width,
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": model.num_heads,
+        "num_key_value_heads": model.num_kv_heads or model.num_heads,
+        "head_dim": model.head_dim or model.width // model.num_heads,
+        "intermediate_size": model.hidden or 4 * model.width,
+        "vocab_size": model.vocab_size,
+        "max_position_embeddings": model.num_positions,
+        "rope_theta": model.rotary_base,
+        "hidden_act": THEIR_ACTIVATIONS[model.activation],
+        "attention_bias": model.attention_bias,
+        "mlp_bias": model.mlp_bias,
+        "rms_norm_eps": model.norm_epsilon,
+        "tie_word_embeddings": model.tied,
+        "initializer_range": model.initializer_range,
+        **make_labels(model.num_classes),
+    }
+
+
+def make_table(model: Decoder, names: list[str] | None) -> Table:
+    """`gate_proj` is the gate, `up_proj` what it lets through."""
+    p = find_prefix("model.", model.head, names)
+    layer, block = p + "layers.{i}.", "blocks/{i}/"
+    rows = [
+        Row(f"{p}embed_tokens.weight", "embed/embedding"),
+        Row(f"{layer}input_layernorm.weight", f"{block}norm1/scale"),
+        Row(f"{layer}post_attention_layernorm.weight", f"{block}norm2/scale"),
+        Row(f"{p}norm.weight", "norm/scale"),
+    ]
+    for theirs, ours in (("q", "q"), ("k", "k"), ("v", "v"), ("o", "out")):
+        rows += linear_rows(f"{layer}self_attn.{theirs}_proj", f"{block}attn/{ours}")
+    for theirs, ours in (("gate", "gate"), ("up", "fc1"), ("down", "fc2")):
+        rows += linear_rows(f"{layer}mlp.{theirs}_proj", f"{block}mlp/{ours}")
+    head = "score.weight" if model.head == "sequence" else "lm_head.weight"
+    rows += [Row(head, "head/kernel", LINEAR)]
+    ignored = {r".*rotary_emb\.inv_freq": "rotary rates, computed"}
+    tied = model.head == "lm" and model.tied
+    copies = {"lm_head.weight": f"{p}embed_tokens.weight"} if tied else {}
+    return Table(tuple(rows), copies, ignored=ignored)
+
+
+LLAMA = Family(
+    "llama",
+    Decoder,
+    {
+        "LlamaForCausalLM": "lm",
+        "LlamaModel": "none",
+        "LlamaForSequenceClassification": "sequence",
+    },
+    read_config,
+    write_config,
+    make_table,
+)

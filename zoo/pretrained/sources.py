@@ -1,0 +1,156 @@
+"""Where weights come from: a folder, a file, a hub id, a run. Nothing is read here but headers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from zoo.checkpoint import Checkpoints, hash_file
+from zoo.config import UserError
+from zoo.pretrained.safetensors_file import Tensors
+from zoo.pretrained.tensors import MemoryTensors, open_tensors
+
+MODEL_FILE = "zoo.json"  # our own layout and every run's folder: the model's class and fields
+WEIGHTS = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+TEXT_FILES = ["*.json", "*.txt", "*.model", "README.md"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that have been found: `config` is {} where a file comes without one."""
+
+    place: str
+    layout: str  # 'hf', 'timm', 'npz', 'zoo'
+    config: dict[str, Any]
+    tensors: Tensors
+    folder: epath.Path | None
+    files: tuple[epath.Path, ...]
+
+    def hash(self) -> str:
+        """sha256 of the weight files (of several: of their names and hashes). Reads them whole."""
+        if len(self.files) == 1:
+            return hash_file(self.files[0])
+        text = "".join(f"{file.name} {hash_file(file)}\n" for file in self.files)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_source(source: Any) -> Source:
+    """A path, or a hub id where no such path exists.
+
+    Raises UserError when there is nothing, or nothing that can be read as weights.
+    """
+    path = epath.Path(source).expanduser()
+    if path.is_dir():
+        return open_folder(path)
+    if path.exists():
+        return open_file(path)
+    if not HUB_ID.fullmatch(str(source)):
+        raise UserError(f"there is no {source} (a hub id has the form OWNER/NAME)")
+    return open_folder(download(str(source)), str(source))
+
+
+def open_folder(folder: epath.Path, place: str | None = None) -> Source:
+    """A Hugging Face or timm folder, our own layout, or a run's workdir."""
+    place = place or str(folder)
+    if (folder / "checkpoints").is_dir():
+        return open_run(folder)
+    found = [folder / name for name in WEIGHTS if (folder / name).exists()]
+    if not found:
+        inside = sorted(p.name for p in folder.iterdir())[:5]
+        told = f"it holds {', '.join(inside)}" if inside else "it is empty"
+        raise UserError(f"{place}: none of {', '.join(WEIGHTS)} is there ({told})")
+    tensors = open_tensors(found[0])
+    if (folder / MODEL_FILE).exists():
+        return Source(
+            place, "zoo", read_json(folder / MODEL_FILE), tensors, folder, _files(found[0])
+        )
+    if not (folder / "config.json").exists():
+        raise UserError(f"{place}: config.json is missing, which says what model this is")
+    config = read_json(folder / "config.json")
+    layout = "hf" if "model_type" in config else "timm" if "architecture" in config else ""
+    if not layout:
+        raise UserError(f"{place}: config.json has neither model_type nor (timm's) architecture")
+    return Source(place, layout, config, tensors, folder, _files(found[0]))
+
+
+def open_file(path: epath.Path) -> Source:
+    """A single file: `.npz` (AugReg, big_vision), timm's `.safetensors`, or one of a folder."""
+    if path.suffix != ".npz" and (path.parent / "config.json").exists() and path.name in WEIGHTS:
+        return open_folder(path.parent)
+    tensors = open_tensors(path)
+    if path.suffix == ".npz":
+        return Source(str(path), "npz", {}, tensors, None, (path,))
+    if "patch_embed.proj.weight" in tensors:
+        return Source(str(path), "timm", {}, tensors, None, (path,))
+    raise UserError(
+        f"{path}: a file without config.json can only be timm's ViT (no patch_embed.proj.weight "
+        "here) or an .npz; give the folder that holds config.json"
+    )
+
+
+def open_run(folder: epath.Path) -> Source:
+    """The newest sound checkpoint of a run: its averaged parameters where it keeps an average."""
+    if not (folder / MODEL_FILE).exists():
+        raise UserError(f"{folder}: {MODEL_FILE} is missing; a run writes it when it starts")
+    checkpoints = Checkpoints(folder / "checkpoints")
+    leaves = checkpoints.restore_part("average") or checkpoints.restore_part("params")
+    files = tuple(p for p in (folder / "checkpoints").glob("*/manifest.json"))
+    tensors = MemoryTensors(leaves, str(folder))
+    return Source(str(folder), "zoo", read_json(folder / MODEL_FILE), tensors, folder, files)
+
+
+def _files(first: epath.Path) -> tuple[epath.Path, ...]:
+    """The weight files behind an index, or the one file."""
+    if not first.name.endswith(".index.json"):
+        return (first,)
+    names = sorted(set(read_json(first)["weight_map"].values()))
+    return tuple(first.parent / name for name in names)
+
+
+def read_json(path: epath.Path) -> dict[str, Any]:
+    """Raises UserError on a file that is no JSON object."""
+    try:
+        values = json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} should hold a JSON object, not a {type(values).__name__}")
+    return values
+
+
+def download(name: str) -> epath.Path:
+    """The files of a hub id, through huggingface_hub and its cache; `HF_HUB_OFFLINE=1` asks for the
+    cache alone. The torch file is fetched only where there is no safetensors file.
+
+    Raises UserError when it cannot be had.
+    """
+    import huggingface_hub
+
+    try:
+        for kinds in (["*.safetensors"], ["*.bin"]):
+            # Folders below hold other formats and other sizes of the same model.
+            folder = epath.Path(
+                huggingface_hub.snapshot_download(
+                    name, allow_patterns=[*TEXT_FILES, *kinds], ignore_patterns=["*/*"]
+                )
+            )
+            if any((folder / file).exists() for file in WEIGHTS):
+                break
+    except Exception as error:  # the library raises its own, httpx's and the system's
+        line = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
+        raise UserError(
+            f"there is no folder {name} here, and the hub does not give it: "
+            f"{type(error).__name__}: {line}"
+        ) from None
+    return folder

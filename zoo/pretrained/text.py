@@ -1,0 +1,59 @@
+"""The tokenizer that lies beside weights."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from etils import epath
+
+from zoo.data.tokenizers import JsonTokenizer, from_gpt2_files, read_tokenizer
+from zoo.pretrained.sources import read_json
+
+
+def find_tokenizer(folder: epath.Path, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """(tokenizer or None, lines for the report): tokenizer.json, GPT-2's pair, BERT's vocab.txt.
+
+    Raises UserError on a file that is none.
+    """
+    kind = config.get("model_type")
+    if (folder / "tokenizer.json").exists():
+        return read_tokenizer(folder), ()
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        parts = [(folder / name).read_text() for name in ("vocab.json", "merges.txt")]
+        return from_gpt2_files(*parts), ()
+    if (folder / "vocab.txt").exists() and kind == "bert":
+        told = folder / "tokenizer_config.json"
+        settings = read_json(told) if told.exists() else {}
+        return from_wordpiece_vocab((folder / "vocab.txt").read_text(), settings), ()
+    for name in ("spiece.model", "tokenizer.model", "vocab.txt"):
+        if (folder / name).exists():
+            return None, (f"{name}: not read as a tokenizer; a tokenizer.json would be",)
+    return None, ()
+
+
+def from_wordpiece_vocab(vocab: str, settings: dict[str, Any]) -> JsonTokenizer:
+    """BERT's tokenizer (Devlin et al. 2019) from vocab.txt and tokenizer_config.json."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+    ids = {token: i for i, token in enumerate(vocab.splitlines())}
+    backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    lower = bool(settings.get("do_lower_case", True))
+    backend.normalizer = normalizers.BertNormalizer(  # type: ignore[assignment]
+        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=lower,
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    backend.decoder = decoders.WordPiece()  # type: ignore[assignment]
+    backend.add_special_tokens(
+        [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in ids]
+    )
+    if "[CLS]" in ids and "[SEP]" in ids:
+        backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+        )
+    return JsonTokenizer(json.dumps(json.loads(backend.to_str())))
