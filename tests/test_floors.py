@@ -25,6 +25,7 @@ FLOORS = {
         "info",
         "runs",
         "doctor",
+        "parity",
     },
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -167,7 +167,17 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(abstract_state), [loaded[p] for p in wanted])
 
     def restore_part(self, prefix: str) -> dict[str, Any]:
-        """The leaves under `prefix/` of the newest sound checkpoint, on one device, by path."""
+        """The leaves under `prefix/` of the newest checkpoint, on one device, by path."""
+        whole = self.restore_leaves()
+        return {
+            p.removeprefix(f"{prefix}/"): x for p, x in whole.items() if p.startswith(f"{prefix}/")
+        }
+
+    def restore_leaves(self) -> dict[str, Any]:
+        """All leaves of the newest checkpoint, on one device, by path.
+
+        Raises UserError when there is none, or when it is damaged.
+        """
         from orbax.checkpoint import v1 as ocp
 
         steps = self.steps()
@@ -184,10 +194,7 @@ class Checkpoints:
             path: jax.ShapeDtypeStruct(x["shape"], x["dtype"], sharding=here)
             for path, x in manifest["leaves"].items()
         }
-        whole = ocp.load(place / "state", shapes)
-        return {
-            p.removeprefix(f"{prefix}/"): x for p, x in whole.items() if p.startswith(f"{prefix}/")
-        }
+        return ocp.load(place / "state", shapes)
 
     def _compare_tokenizers(self, place: epath.Path, manifest: Mapping[str, Any]) -> None:
         theirs = manifest.get("tokenizer")

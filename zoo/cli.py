@@ -64,6 +64,27 @@ data, and gives a line of advice for each thing that is wrong.
 
 exit codes: 0 all is well, 3 something was found"""
 
+CONVERT_HELP = """\
+usage: zoo convert SRC DST [--to=hf|zoo]
+
+Writes published weights, or a run's, as another layout, tensor by tensor.
+
+  --to=hf    a folder that transformers loads (default for our own layout and runs)
+  --to=zoo   our own layout: zoo.json, and safetensors by our paths (default for others)
+
+SRC: a Hugging Face folder, OWNER/NAME on the hub, timm's safetensors, an AugReg or
+big_vision .npz, our own layout, a run's folder. DST must hold no weights yet.
+
+exit codes: 0 done, 2 a mistake, 3 done, but something was left aside (each is told)"""
+
+PARITY_HELP = """\
+usage: zoo parity SRC [--tolerance=1e-4]
+
+Runs our model and transformers' from the same weights on the same input and prints
+how far apart they are, layer by layer (extra: pip install -e '.[parity]').
+
+exit codes: 0 all layers agree, 2 a mistake, 3 a layer is over the tolerance"""
+
 HELP = """\
 usage: zoo VERB ...        zoo VERB --help says more
 
@@ -72,6 +93,8 @@ usage: zoo VERB ...        zoo VERB --help says more
   list    models with their parameters and FLOPs
   info    what one model is made of
   runs    runs side by side, and their curves in one picture
+  convert published weights to another layout
+  parity  ours against transformers', layer by layer
   doctor  what is wrong with this installation"""
 
 
@@ -148,6 +171,51 @@ def runs(argv: Sequence[str]) -> int:
     return FOUND if print_runs(argv[0]) else DONE
 
 
+def convert(argv: Sequence[str]) -> int:
+    """`zoo convert SRC DST`."""
+    if not argv or set(argv) & {"-h", "--help"}:
+        print(CONVERT_HELP)
+        return DONE
+    words, flags = _split_flags(argv, "to")
+    if len(words) != 2:
+        raise UserError("zoo convert takes a source and a folder: zoo convert SRC DST")
+    from zoo.pretrained import convert
+
+    report = convert(words[0], words[1], flags.get("to"))
+    for line in report:
+        print(line)
+    print(f"written to {words[1]}")
+    return FOUND if report else DONE
+
+
+def parity(argv: Sequence[str]) -> int:
+    """`zoo parity SRC`."""
+    if not argv or set(argv) & {"-h", "--help"}:
+        print(PARITY_HELP)
+        return DONE
+    words, flags = _split_flags(argv, "tolerance")
+    if len(words) != 1:
+        raise UserError("zoo parity takes one source: zoo parity SRC")
+    try:
+        tolerance = float(flags.get("tolerance", 1e-4))
+    except ValueError:
+        raise UserError(f"--tolerance={flags['tolerance']!r} is not a number") from None
+    from zoo.parity import print_parity
+
+    return FOUND if print_parity(words[0], tolerance) else DONE
+
+
+def _split_flags(argv: Sequence[str], *known: str) -> tuple[list[str], dict[str, str]]:
+    """Words, and flags written `--name=value`."""
+    words = [word for word in argv if not word.startswith("--")]
+    given = [word for word in argv if word.startswith("--")]
+    pairs = [word.removeprefix("--").partition("=") for word in given]
+    for name, _, value in pairs:
+        if name not in known or not value:
+            raise UserError(f"no flag --{name}{nearest(name, known)}; write --{known[0]}=VALUE")
+    return words, {name: value for name, _, value in pairs}
+
+
 def doctor(argv: Sequence[str]) -> int:
     """`zoo doctor`."""
     if set(argv) & {"-h", "--help"}:
@@ -171,6 +239,8 @@ VERBS: dict[str, Verb] = {
     "list": list_,
     "info": info,
     "runs": runs,
+    "convert": convert,
+    "parity": parity,
     "doctor": doctor,
 }
 

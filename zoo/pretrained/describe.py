@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
@@ -41,17 +42,24 @@ def family_of(source: Source) -> Family:
     if source.layout in BARE:
         return BARE[source.layout]
     name = source.config.get("model_type")
-    if name not in FAMILIES:
+    family = FAMILIES.get(str(name))
+    if family is None:
         known = ", ".join(FAMILIES)
-        raise UserError(f"{source.place}: model_type={name!r} is none of {known}")
-    return FAMILIES[name]
+        raise UserError(f"{source.place}/config.json: model_type={name!r} is none of {known}")
+    return family
 
 
 def choose_family(family: Family, source: Source) -> tuple[type, dict[str, Any]]:
     """Our class and its fields for a file. Raises UserError on a config we cannot follow."""
     config = TheirConfig(source.config, f"{source.place}/config.json")
     head = "" if source.layout in BARE else family.find_head(config)[1]
-    return family.model_class, family.read_config(config, head, source.tensors)
+    fields = family.read_config(config, head, source.tensors)
+    if fields.get("head_dim") is None and fields["width"] % fields["num_heads"]:
+        raise UserError(
+            f"{source.place}: a width of {fields['width']} does not divide into "
+            f"{fields['num_heads']} heads"
+        )
+    return family.model_class, fields
 
 
 def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
@@ -81,7 +89,7 @@ def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
         **family.write_config(model),
     }
     head = family.heads[architecture]
-    names = {"a.pooler.": 0} if _has(model, "pooler") or _has(model, "pre_logits") else {}
+    names = {"a.pooler.": np.zeros(0)} if _has(model, "pooler") or _has(model, "pre_logits") else {}
     fields = family.read_config(TheirConfig(config, family.name), head, MemoryTensors(names))
     again = family.model_class(**fields)
     wanted, got = _meaning(model), _meaning(again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,21 +34,23 @@ class TheirConfig:
     def __init__(self, values: Mapping[str, Any], place: str):
         self.values, self.place = values, place
 
-    def get(self, key: str, default: Any) -> Any:
+    def get(self, key: str, default: Any, kind: type | None = None) -> Any:
         """A value; `default`, transformers' own, where the file is silent.
 
-        Raises UserError on one of another kind than the default.
+        Raises UserError on one of another kind than the default (`kind`, where that is None), and
+        on a number that is none: whole ones are sizes, 1 or more.
         """
         value = self.values.get(key)
         if value is None:
             return default
-        kind = float if isinstance(default, float) else type(default)
+        kind = kind or type(default)
         fits = isinstance(value, (int, float) if kind is float else kind)
-        if default is not None and (not fits or (isinstance(value, bool) and kind is not bool)):
+        if not fits or (isinstance(value, bool) and kind is not bool):
             raise UserError(f"{self.place}: {key}={value!r} should be of type {kind.__name__}")
-        if isinstance(value, int) and not isinstance(value, bool) and value < 0:
-            raise UserError(f"{self.place}: {key}={value} is negative")
-        return kind(value) if default is not None else value
+        low, high = {int: (1, 2**31), float: (0, math.inf)}.get(kind, (None, None))
+        if low is not None and not low <= value < high:
+            raise UserError(f"{self.place}: {key}={value} should be from {low} to below {high}")
+        return kind(value)
 
     def only(self, key: str, *allowed: Any) -> None:
         """Raises UserError when the file sets a key to what our model cannot do."""
@@ -67,8 +70,7 @@ class TheirConfig:
 
     def num_labels(self) -> int:
         """Classes of a classifier: 2 where the file is silent, as in transformers."""
-        labels = self.values.get("id2label")
-        return len(labels) if labels else self.get("num_labels", 2)
+        return len(self.get("id2label", {})) or self.get("num_labels", 2)
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,12 @@ class Family:
 
     def find_head(self, config: TheirConfig) -> tuple[str, str]:
         """(architecture, our head) that config.json names. Raises UserError on one we lack."""
-        named = config.values.get("architectures") or []
-        for architecture in named:
-            if architecture in self.heads:
-                return architecture, self.heads[architecture]
-        told = f"architectures={named!r} is none of" if named else "it does not say which of"
-        raise UserError(f"{config.place}: {told} {', '.join(self.heads)} this is")
+        named = config.get("architectures", [])
+        for architecture, head in self.heads.items():
+            if architecture in named:
+                return architecture, head
+        told = f"architectures={named!r} names none" if named else "architectures should name one"
+        raise UserError(f"{config.place}: {told} of {', '.join(self.heads)}")
 
     def architecture(self, model: nn.Module) -> str:
         """The class of transformers for a model of ours."""

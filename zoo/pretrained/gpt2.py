@@ -25,7 +25,7 @@ def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, A
         "width": config.get("n_embd", 768),
         "depth": config.get("n_layer", 12),
         "num_heads": config.get("n_head", 12),
-        "hidden": config.get("n_inner", None),
+        "hidden": config.get("n_inner", None, int),
         "vocab_size": config.get("vocab_size", 50257),
         "num_positions": config.get("n_positions", 1024),
         "activation": config.activation("activation_function", "gelu_new"),

@@ -22,14 +22,14 @@ def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, A
     """Fields of a Decoder."""
     heads = config.get("num_attention_heads", 32)
     width = config.get("hidden_size", 4096)
-    head_dim = config.get("head_dim", None)
+    head_dim = config.get("head_dim", None, int)
     kv_heads = config.get("num_key_value_heads", heads)
     fields = {
         "width": width,
         "depth": config.get("num_hidden_layers", 32),
         "num_heads": heads,
         "num_kv_heads": None if kv_heads == heads else kv_heads,
-        "head_dim": None if head_dim == width // max(heads, 1) else head_dim,
+        "head_dim": None if head_dim == width // heads else head_dim,
         "hidden": config.get("intermediate_size", 11008),
         "vocab_size": config.get("vocab_size", 32000),
         "num_positions": config.get("max_position_embeddings", 2048),
@@ -54,7 +54,8 @@ def _read_rotary_base(config: TheirConfig) -> float:
         raise UserError(
             f"{config.place}: scaled rotary positions ({kind!r}) are not supported, only 'default'"
         )
-    return float(own.get("rope_theta", config.get("rope_theta", 10_000.0)))
+    # Before version 5 it stood beside the others.
+    return TheirConfig({**config.values, **own}, config.place).get("rope_theta", 10_000.0)
 
 
 def write_config(model: Decoder) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -18,7 +19,7 @@ from etils import epath
 from zoo.config import UserError, nearest
 from zoo.models import make_model
 from zoo.pretrained.adapt import adapt_params
-from zoo.pretrained.bridge import AsOurs, AsTheirs, all_finite, our_leaves, read_tree
+from zoo.pretrained.bridge import AsOurs, AsTheirs, all_finite, contiguous, our_leaves, read_tree
 from zoo.pretrained.describe import (
     architecture_of,
     choose_family,
@@ -56,7 +57,7 @@ class Card:
     source: str
     licence: str | None  # as the source's README.md states it
     processor: Processor | None  # mean, std, size, crop, interpolation
-    _source: Source
+    _source: Source = dataclasses.field(repr=False)
 
     @functools.cached_property
     def source_hash(self) -> str:
@@ -195,7 +196,7 @@ def write_folder(
         raise UserError(f"{folder} holds {there[0]} already: give another folder")
 
     def read(key: str) -> np.ndarray:
-        array = np.ascontiguousarray(tensors.read(key))
+        array = contiguous(tensors.read(key))
         if not all_finite(array):
             raise UserError(f"{tensors.place}: NaN or infinity in {key}")
         return array

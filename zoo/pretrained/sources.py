@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
+from flax.traverse_util import unflatten_dict
 
 from zoo.checkpoint import Checkpoints, hash_file
 from zoo.config import UserError
 from zoo.pretrained.safetensors_file import Tensors
 from zoo.pretrained.tensors import MemoryTensors, open_tensors
+from zoo.tree import named_leaves, unstack_layers
 
 MODEL_FILE = "zoo.json"  # our own layout and every run's folder: the model's class and fields
 WEIGHTS = (
@@ -103,11 +105,36 @@ def open_run(folder: epath.Path) -> Source:
     """The newest sound checkpoint of a run: its averaged parameters where it keeps an average."""
     if not (folder / MODEL_FILE).exists():
         raise UserError(f"{folder}: {MODEL_FILE} is missing; a run writes it when it starts")
-    checkpoints = Checkpoints(folder / "checkpoints")
-    leaves = checkpoints.restore_part("average") or checkpoints.restore_part("params")
-    files = tuple(p for p in (folder / "checkpoints").glob("*/manifest.json"))
-    tensors = MemoryTensors(leaves, str(folder))
-    return Source(str(folder), "zoo", read_json(folder / MODEL_FILE), tensors, folder, files)
+    values = read_json(folder / MODEL_FILE)
+    leaves = choose_evaluated(Checkpoints(folder / "checkpoints").restore_leaves())
+    if values.get("fields", {}).get("scan_layers"):
+        leaves = named_leaves(unstack_layers(unflatten_dict(leaves, sep="/")))
+    files = sorted((folder / "checkpoints").glob("*/manifest.json"))
+    return Source(
+        str(folder), "zoo", values, MemoryTensors(leaves, str(folder)), folder, tuple(files[-1:])
+    )
+
+
+def choose_evaluated(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Of a training state's leaves the parameters that the run evaluates and ships.
+
+    The running average where there is one; of a schedule-free optimizer, whose parameters are where
+    it takes gradients, the average that it stands for (Defazio et al. 2024).
+    """
+    average = _below("ema", leaves)
+    if average:
+        return average
+    params = _below("params", leaves)
+    state = next((p.removesuffix("/weight_sum") for p in leaves if p.endswith("/weight_sum")), None)
+    if state is None:
+        return params
+    share, ahead = leaves[f"{state}/b1"], _below(f"{state}/z", leaves)
+    return {path: (x - (1 - share) * ahead[path]) / share for path, x in params.items()}
+
+
+def _below(prefix: str, leaves: dict[str, Any]) -> dict[str, Any]:
+    start = f"{prefix}/"
+    return {path.removeprefix(start): x for path, x in leaves.items() if path.startswith(start)}
 
 
 def _files(first: epath.Path) -> tuple[epath.Path, ...]:

@@ -51,14 +51,14 @@ def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, A
     """Fields of a ViT."""
     config.only("pooler_act", "tanh")
     config.only("pooler_output_size", config.get("hidden_size", 768))
-    patch = config.values.get("patch_size", 16)
+    patch = _pair(config, "patch_size", 16)
     return {
         "width": config.get("hidden_size", 768),
         "depth": config.get("num_hidden_layers", 12),
         "num_heads": config.get("num_attention_heads", 12),
         "hidden": config.get("intermediate_size", 3072),
-        "patch_size": patch if isinstance(patch, int) else _pair(config, "patch_size", patch),
-        "image_size": _pair(config, "image_size", config.values.get("image_size", 224)),
+        "patch_size": patch[0] if patch[0] == patch[1] else patch,
+        "image_size": _pair(config, "image_size", 224),
         "num_channels": config.get("num_channels", 3),
         "num_classes": config.num_labels() if head == "classification" else 0,
         "pre_logits": any("pooler." in name for name in tensors.names()),
@@ -69,11 +69,13 @@ def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, A
     }
 
 
-def _pair(config: TheirConfig, key: str, value: Any) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value or ())
-    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+def _pair(config: TheirConfig, key: str, default: int) -> tuple[int, int]:
+    value = config.values.get(key, default)
+    pair = value if isinstance(value, (list, tuple)) else [value, value]
+    # `type`, not isinstance: True is an int in Python.
+    if len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
         raise UserError(f"{config.place}: {key}={value!r} should be one or two whole numbers")
-    return pair
+    return pair[0], pair[1]
 
 
 def write_config(model: ViT) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from zoo.config.schema import check_config
 from zoo.console import align
 from zoo.data import from_arrays, resplit
 from zoo.gpu import set_memory_share
+from zoo.models import CLASSES
+from zoo.pretrained.describe import describe_model
+from zoo.pretrained.sources import MODEL_FILE
 from zoo.train.build import Parts, build
 from zoo.train.curves import draw_curves
 from zoo.train.loop import Loop, flops_per_step
@@ -23,7 +26,7 @@ from zoo.train.rows import read_rows
 from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
 from zoo.train.wandb_writer import require_wandb
-from zoo.train.workdir import claim_workdir
+from zoo.train.workdir import claim_workdir, write_json
 from zoo.tree import count_params, named_leaves, overview
 
 __all__ = ["NonFiniteLoss", "Result", "Stopped", "fit", "read_rows"]
@@ -111,6 +114,8 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     )
     if folder is None or jax.process_index():
         return
+    if type(parts.model) in CLASSES.values():  # for zoo.load_pretrained
+        write_json(folder / MODEL_FILE, describe_model(parts.model))
     places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
     lines = align(rows)
