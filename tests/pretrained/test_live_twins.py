@@ -1,0 +1,309 @@
+"""Live twins: small models of transformers and timm, made here and now, against ours.
+
+What `test_twins.py` holds for one recorded version is held for the installed one; and what only
+torch can say: files of its own formats, and whether it reads what we write.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+import types
+from unittest import mock
+
+import numpy as np
+import pytest
+from compare import check_twin
+from safetensors.numpy import load_file, save_file
+from twins import CASES, load_reference_model, make_inputs, make_twin, run_reference
+
+import zoo
+from zoo.config import UserError
+from zoo.tree import is_stacked, named_leaves
+
+pytestmark = [
+    pytest.mark.parity,
+    # torch.jit is deprecated, and timm and transformers still use it.
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning"),
+]
+REASON = "pip install -e '.[parity]'"
+BY_NAME = {case.name: case for case in CASES}
+# One of each family.
+FEW = ["vit_classifier", "gpt2_lm", "bert_masked_lm", "albert_masked_lm", "llama_grouped", "t5_v1"]
+SAME_OUTPUT = 1e-6  # of the largest magnitude: one program, one set of weights
+TIMM_OUTPUT = 1e-5
+# What timm imports of torchvision, which has no build beside this torch. A ViT needs none of it.
+TORCHVISION = (
+    "torchvision",
+    "torchvision.datasets",
+    "torchvision.models",
+    "torchvision.models.feature_extraction",
+    "torchvision.ops",
+    "torchvision.ops.misc",
+    "torchvision.transforms",
+    "torchvision.transforms.functional",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def torch():
+    """torch, or a skip of the whole module. Imported here: collecting must stay cheap."""
+    torch = pytest.importorskip("torch", reason=REASON)
+    transformers = pytest.importorskip("transformers", reason=REASON)
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    return torch
+
+
+@pytest.fixture(scope="module")
+def twin(torch, tmp_path_factory):
+    """Name of a case -> its folder, made once and only read."""
+    root = tmp_path_factory.mktemp("twins")
+
+    def make(name: str):
+        folder = root / name
+        if not folder.exists():
+            make_twin(BY_NAME[name], folder)
+        return folder
+
+    return make
+
+
+def load_tensors(folder):
+    """The one safetensors file of a folder."""
+    return load_file(folder / "model.safetensors")
+
+
+def assert_equal(found, expected):
+    """Two trees or tables of arrays: the same names, dtypes, bits."""
+    found, expected = named_leaves(found), named_leaves(expected)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        one, other = np.asarray(found[name]), np.asarray(array)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape), name
+        assert one.tobytes() == other.tobytes(), name
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_outputs_and_gradients(twin, name):
+    check_twin(twin(name))
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_scanned_layers(twin, name):
+    check_twin(twin(name), scan_layers=True)
+    paths = named_leaves(zoo.load_pretrained(twin(name), scan_layers=True).params)
+    assert any(is_stacked(path) for path in paths)
+    assert not any("blocks/00" in path for path in paths)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_transformers_loads_what_we_write(twin, tmp_path, name):
+    case, folder = BY_NAME[name], twin(name)
+    loaded = zoo.load_pretrained(folder)
+    assert loaded.report == ()
+    zoo.save_pretrained(loaded.model, loaded.params, tmp_path / "new")
+    assert_equal(load_tensors(tmp_path / "new"), load_tensors(folder))
+    assert json.loads((tmp_path / "new/config.json").read_text())["architectures"] == [case.model]
+    theirs, _ = load_reference_model(case, folder)
+    again, info = load_reference_model(case, tmp_path / "new")
+    assert not any(info.values()), info
+    inputs = make_inputs(case)
+    outputs = run_reference(again, case, inputs)
+    for key, expected in run_reference(theirs, case, inputs).items():
+        difference = np.abs(outputs[key] - expected).max()
+        assert difference <= SAME_OUTPUT * np.abs(expected).max(), (key, difference)
+
+
+def write_torch(torch, folder, target, dtype, **options):
+    """A folder with `pytorch_model.bin` in place of safetensors."""
+    target.mkdir()
+    shutil.copy(folder / "config.json", target)
+    tensors = load_tensors(folder).items()
+    state = {key: torch.tensor(array).to(dtype) for key, array in tensors}
+    torch.save(state, target / "pytorch_model.bin", **options)
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "zip", "legacy"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["gpt2_lm", "t5_v1_1"])
+def test_formats_and_dtypes(torch, twin, tmp_path, name, dtype, layout):
+    folder, target = twin(name), tmp_path / "new"
+    if layout == "safetensors":
+        model, _ = load_reference_model(BY_NAME[name], folder)
+        model.to(getattr(torch, dtype)).save_pretrained(target)
+    else:
+        options = {"_use_new_zipfile_serialization": layout == "zip"}
+        write_torch(torch, folder, target, getattr(torch, dtype), **options)
+    # Rounding to a dtype by JAX and by torch is the same.
+    expected = zoo.load_pretrained(folder, dtype=dtype)
+    assert_equal(zoo.load_pretrained(target).params, expected.params)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_shards(twin, tmp_path, name):
+    model, _ = load_reference_model(BY_NAME[name], twin(name))
+    model.save_pretrained(tmp_path, max_shard_size="10kB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    assert_equal(zoo.load_pretrained(tmp_path).params, zoo.load_pretrained(twin(name)).params)
+
+
+def write_variant(folder, target, tensors):
+    """The folder's config beside other tensors."""
+    target.mkdir()
+    shutil.copy(folder / "config.json", target)
+    save_file(tensors, target / "model.safetensors")
+    return zoo.load_pretrained(target)
+
+
+def test_gpt2_as_published(twin, tmp_path):
+    """No 'transformer.' before the keys, a causal mask in each layer."""
+    folder = twin("gpt2_lm")
+    tensors = {k.removeprefix("transformer."): v for k, v in load_tensors(folder).items()}
+    masks = {f"h.{i}.attn.bias": np.tril(np.ones((1, 1, 24, 24), np.float32)) for i in range(2)}
+    loaded = write_variant(folder, tmp_path / "new", {**tensors, **masks})
+    assert_equal(loaded.params, zoo.load_pretrained(folder).params)
+    assert sorted(line.split(":")[0] for line in loaded.report) == sorted(masks)
+
+
+def test_bert_as_published(twin, tmp_path):
+    """Norms of gamma and beta, numbered positions, both pre-training heads, a pooler."""
+    folder, old = twin("bert_masked_lm"), {}
+    for key, array in load_tensors(folder).items():
+        gamma = key.replace("LayerNorm.weight", "LayerNorm.gamma")
+        old[gamma.replace("LayerNorm.bias", "LayerNorm.beta")] = array
+    random = np.random.default_rng(0)
+    pooler = random.normal(size=(16, 16)).astype(np.float32)
+    aside = {
+        "bert.embeddings.position_ids": np.arange(24)[None],
+        "cls.seq_relationship.weight": pooler[:2],
+        "cls.seq_relationship.bias": pooler[0, :2],
+    }
+    old |= {
+        **aside,
+        "bert.pooler.dense.weight": pooler,
+        "bert.pooler.dense.bias": pooler[0],
+        "cls.predictions.decoder.weight": old["bert.embeddings.word_embeddings.weight"],
+    }
+    loaded = write_variant(folder, tmp_path / "new", old)
+    expected = zoo.load_pretrained(folder).params
+    expected |= {"pooler": {"kernel": pooler.T, "bias": pooler[0]}}
+    assert_equal(loaded.params, expected)
+    assert sorted(line.split(":")[0] for line in loaded.report) == sorted(aside)
+
+
+def test_t5_as_published(twin, tmp_path):
+    """Three copies of the embedding, and relative positions that nobody reads."""
+    folder = twin("t5_v1")
+    tensors = load_tensors(folder)
+    names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+    stray = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    more = {**dict.fromkeys(names, tensors["shared.weight"]), stray: np.ones((32, 2), np.float32)}
+    loaded = write_variant(folder, tmp_path / "new", {**tensors, **more})
+    assert_equal(loaded.params, zoo.load_pretrained(folder).params)
+    assert [line.split(":")[0] for line in loaded.report] == [stray]
+    differs = {"decoder.embed_tokens.weight": tensors["shared.weight"] + 1}
+    with pytest.raises(UserError, match=r"decoder\.embed_tokens\.weight should be a copy"):
+        write_variant(folder, tmp_path / "other", {**tensors, **differs})
+
+
+def test_llama_as_published(twin, tmp_path):
+    """The rotary rates of each layer."""
+    folder = twin("llama_grouped")
+    rates = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": np.ones(2, "f4") for i in range(2)}
+    loaded = write_variant(folder, tmp_path / "new", {**load_tensors(folder), **rates})
+    assert_equal(loaded.params, zoo.load_pretrained(folder).params)
+    assert sorted(line.split(":")[0] for line in loaded.report) == sorted(rates)
+
+
+class Stub(types.ModuleType):
+    """A module of which everything can be imported."""
+
+    __path__: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return mock.MagicMock()
+
+
+@pytest.fixture
+def make_timm(torch, monkeypatch):
+    """Fields -> a small ViT of timm, every parameter moved."""
+    if importlib.util.find_spec("torchvision") is None:
+        for name in TORCHVISION:
+            monkeypatch.setitem(sys.modules, name, Stub(name))
+    pytest.importorskip("timm", reason="pip install timm")  # imports torchvision
+    from timm.models.vision_transformer import VisionTransformer
+
+    def make(**fields):
+        small = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 1, "num_classes": 5}
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            model = VisionTransformer(**{**small, **fields}, mlp_ratio=2).eval()
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        return model
+
+    return make
+
+
+def check_timm(torch, model, source, size):
+    """timm's outputs and ours from its file."""
+    images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    loaded = zoo.load_pretrained(source)
+    found, _ = loaded.model.apply({"params": loaded.params}, images)
+    assert found.shape == expected.shape
+    difference = np.abs(found - expected).max()
+    assert difference <= TIMM_OUTPUT * max(np.abs(expected).max(), 1.0)
+    return loaded
+
+
+def write_timm(model, path):
+    save_file({k: np.ascontiguousarray(v) for k, v in model.state_dict().items()}, path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"class_token": True, "global_pool": "token"},
+        {"qkv_bias": False},
+        {"num_classes": 0},
+        {"img_size": 16, "patch_size": 8, "embed_dim": 128, "num_heads": 2, "depth": 3},
+    ],
+    ids=lambda fields: "-".join(fields),
+)
+def test_timm_file(torch, make_timm, tmp_path, fields):
+    model = make_timm(**{"img_size": 8, **fields})
+    write_timm(model, tmp_path / "vit.safetensors")
+    side = fields.get("img_size", 8)
+    check_timm(torch, model, tmp_path / "vit.safetensors", (side, side))
+
+
+def test_timm_folder(torch, make_timm, tmp_path):
+    model = make_timm(img_size=(8, 12))
+    write_timm(model, tmp_path / "model.safetensors")
+    config = {
+        "architecture": "vit_tiny_patch4_8",
+        "num_classes": 5,
+        "pretrained_cfg": {
+            "input_size": [3, 8, 12],
+            "mean": [0.4, 0.5, 0.6],
+            "std": [0.2, 0.3, 0.4],
+            "crop_pct": 0.8,
+            "interpolation": "bilinear",
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    processor = check_timm(torch, model, tmp_path, (8, 12)).processor
+    assert (processor.size, processor.mean, processor.std) == (
+        (8, 12),
+        (0.4, 0.5, 0.6),
+        (0.2, 0.3, 0.4),
+    )
+    assert (processor.crop, processor.interpolation) == (0.8, "bilinear")
