@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
+import math
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SMALL_VIT, small_config
 from etils import epath
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import zoo
 from zoo.checkpoint import Checkpoints
@@ -24,7 +27,7 @@ from zoo.config import (
 )
 from zoo.evaluate import evaluate
 from zoo.optim import make_optimizer
-from zoo.parallel import place_batch
+from zoo.parallel import DATA_AXES, choose_specs, place_batch
 from zoo.train.build import build, eval_batches
 from zoo.train.compile import Programs
 from zoo.train.rows import read_rows
@@ -198,3 +201,91 @@ def test_mistakes(parallel, train, message):
     config = small_config(model=VIT, train=train, parallel=parallel)
     with pytest.raises(UserError, match=message):
         build(config)
+
+
+SMALL = {"width": 16, "depth": 2, "hidden": 32, "vocab_size": 32}
+TOKENS, SOURCE = np.random.default_rng(0).integers(0, 32, size=(2, 8, 6)).astype(np.int32)
+FAMILIES = {
+    "bert": ("bert_base", {"num_heads": 4, "head": "masked_lm"}, 1),
+    "bert_sequence": ("bert_base", {"num_heads": 4, "head": "sequence", "num_classes": 4}, 1),
+    "albert": ("albert_base", {"num_heads": 4, "embedding_width": 8, "head": "masked_lm"}, 1),
+    "llama": ("llama3_8b", {"num_heads": 4, "num_kv_heads": 2}, 1),
+    "t5": ("t5_v1_1_small", {"num_heads": 4, "head_dim": 4}, 2),
+}
+
+
+@functools.cache
+def make_family(name, scan):
+    """The model, its parameters all moved by noise, its inputs."""
+    row, fields, num_inputs = FAMILIES[name]
+    model = zoo.create_model(row, **SMALL, **fields, scan_layers=scan)
+    random = np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda: zoo.init_params(model))
+    noise = lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32)
+    return model, jax.tree.map(noise, shapes), (TOKENS, SOURCE)[:num_inputs]
+
+
+def find_gradient(name, scan, mesh):
+    """Loss and gradient on a mesh, everything placed as in training."""
+    model, params, inputs = make_family(name, scan)
+    specs = choose_specs(params, mesh)
+    places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    rows = NamedSharding(mesh, P(DATA_AXES))
+
+    def loss(params, inputs):
+        output, _ = model.apply({"params": params}, *inputs)
+        return (output * jnp.cos(jnp.arange(output.size)).reshape(output.shape)).sum()
+
+    run = jax.jit(
+        jax.value_and_grad(loss),
+        in_shardings=(places, rows),
+        out_shardings=(NamedSharding(mesh, P()), places),
+    )
+    value, grads = run(params, inputs)
+    return float(value), {path: np.asarray(x) for path, x in named_leaves(grads).items()}
+
+
+def make_family_mesh(sizes):
+    devices = jax.devices()[: math.prod(sizes)]
+    axes = ("data", "fsdp", "tensor")
+    return jax.make_mesh(sizes, axes, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+find_gradient_alone = functools.cache(
+    lambda name, scan: find_gradient(name, scan, make_family_mesh((1, 1, 1)))
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "scan", "sizes"),
+    [
+        ("bert", False, (2, 2, 2)),
+        ("bert", True, (1, 4, 2)),
+        ("bert_sequence", False, (1, 2, 4)),
+        ("albert", True, (2, 2, 2)),
+        ("albert", False, (1, 2, 4)),
+        ("llama", False, (1, 2, 4)),  # half a key/value head a device
+        ("llama", True, (2, 2, 2)),
+        ("t5", False, (2, 2, 2)),
+        ("t5", True, (1, 4, 2)),
+    ],
+    ids=str,
+)
+def test_every_family_has_the_same_gradient(name, scan, sizes):
+    value, grads = find_gradient(name, scan, make_family_mesh(sizes))
+    expected_value, expected = find_gradient_alone(name, scan)
+    assert value == pytest.approx(expected_value, rel=1e-4, abs=1e-3)
+    for path, grad in expected.items():
+        atol = 2e-5 * max(1.0, float(np.abs(grad).max()))
+        np.testing.assert_allclose(grads[path], grad, atol=atol, err_msg=path)
+
+
+def test_every_matrix_of_a_t5_block_is_divided_in_both_directions():
+    _, params, _ = make_family("t5", True)
+    specs = choose_specs(params, make_family_mesh((2, 2, 2)))["decoder"]["blocks"]
+    outward, inward = P(None, "fsdp", "tensor"), P(None, "tensor", "fsdp")
+    for part in ("attn", "cross"):
+        found = {name: leaf["kernel"] for name, leaf in specs[part].items()}
+        assert found == {"q": outward, "k": outward, "v": outward, "out": inward}
+    found = {name: leaf["kernel"] for name, leaf in specs["mlp"].items()}
+    assert found == {"fc1": outward, "gate": outward, "fc2": inward}

@@ -1,5 +1,6 @@
-"""GPT-2 against arithmetic written out in NumPy, its table, its cache."""
+"""GPT-2 and Llama against arithmetic written out in NumPy, their tables, their caches."""
 
+import functools
 import itertools
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 import zoo
 from zoo.config import UserError
-from zoo.models.decoder import SIZES, Decoder
+from zoo.models.decoder import LLAMA_SIZES, SIZES, Decoder
 from zoo.tree import count_params, named_leaves, stack_layers
 
 SMALL = Decoder(width=24, depth=2, num_heads=3, vocab_size=50, num_positions=16)
@@ -169,3 +170,127 @@ def test_bfloat16_is_near(params):
     near, _ = apply(SMALL.clone(dtype=jnp.bfloat16), params, TOKENS)
     assert near.dtype == jnp.float32
     assert 0 < np.abs(near - exact).max() < 0.15 * np.abs(exact).max()
+
+
+# As the publishers' code counts.
+LLAMA_COUNTS = {
+    "llama_7b": 6_738_415_616,
+    "llama_13b": 13_015_864_320,
+    "llama_33b": 32_528_943_616,
+    "llama_65b": 65_285_660_672,
+    "llama2_7b": 6_738_415_616,
+    "llama2_13b": 13_015_864_320,
+    "llama2_70b": 68_976_648_192,
+    "llama3_8b": 8_030_261_248,
+    "llama3_70b": 70_553_706_496,
+}
+LLAMA = zoo.create_model(
+    "llama3_8b", width=24, depth=2, num_heads=6, num_kv_heads=2, hidden=40, vocab_size=50
+).clone(rotary_base=50.0, num_positions=16)
+
+
+@functools.cache
+def llama_params():
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: zoo.init_params(LLAMA))
+    return jax.tree.map(lambda x: jnp.asarray(0.4 * random.normal(size=x.shape), x.dtype), shapes)
+
+
+@functools.cache
+def run_llama():
+    return apply(LLAMA, llama_params(), TOKENS)
+
+
+@pytest.mark.parametrize("name", LLAMA_SIZES)
+def test_llama_sizes(name):
+    model = zoo.create_model(name, scan_layers=True)
+    assert count_params(jax.eval_shape(lambda: zoo.init_params(model))) == LLAMA_COUNTS[name]
+
+
+def llama_by_hand(params, tokens, heads, kv_heads, base):
+    """One sequence, one head at a time, in float64; rotary positions as complex numbers."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def norm(x, p):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * p["scale"]
+
+    def turn(x):
+        half = x.shape[1] // 2
+        angles = np.arange(len(x))[:, None] * base ** (-np.arange(half) / half)
+        x = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
+        return np.concatenate([x.real, x.imag], axis=1)
+
+    x = p["embed"]["embedding"][tokens]
+    for block in p["blocks"].values():
+        y = norm(x, block["norm1"])
+        q, k, v = (y @ block["attn"][name]["kernel"] for name in "qkv")
+        q, k, v = np.split(q, heads, 1), np.split(k, kv_heads, 1), np.split(v, kv_heads, 1)
+        mixed = []
+        for i in range(heads):
+            j = i * kv_heads // heads
+            scores = turn(q[i]) @ turn(k[j]).T / np.sqrt(q[i].shape[1])
+            scores[np.triu_indices(len(tokens), 1)] = -np.inf
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            mixed.append(weights / weights.sum(-1, keepdims=True) @ v[j])
+        x = x + np.concatenate(mixed, -1) @ block["attn"]["out"]["kernel"]
+        y, mlp = norm(x, block["norm2"]), {k: v["kernel"] for k, v in block["mlp"].items()}
+        gate = y @ mlp["gate"]
+        x = x + (gate / (1 + np.exp(-gate)) * (y @ mlp["fc1"])) @ mlp["fc2"]
+    return norm(x, p["norm"]) @ p["head"]["kernel"]
+
+
+def test_llama_by_hand():
+    for row, tokens in zip(run_llama()[0], TOKENS, strict=True):
+        expected = llama_by_hand(llama_params(), tokens, 6, 2, 50.0)
+        np.testing.assert_allclose(row, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_llama_scanned_or_not_with_a_cache_or_without(scan):
+    """Three tokens, then four, then one by one: keys lie in the cache as they were turned."""
+    expected, aux = run_llama()
+    model = LLAMA.clone(scan_layers=scan)
+    own = {"params": stack_layers(llama_params()) if scan else llama_params()}
+    step = jax.jit(model.apply)
+    if scan:
+        whole, own_aux = step(own, TOKENS)
+        np.testing.assert_allclose(whole, expected, atol=1e-5)
+        for name in ("attention", "hidden"):
+            np.testing.assert_allclose(own_aux[name], aux[name], atol=1e-5)
+    cache, parts = model.init_cache(2, 12), []
+    cuts = (0, 3, 7, 8, 9, 10)
+    for a, b in itertools.pairwise(cuts):
+        logits, aux = step(own, TOKENS[:, a:b], cache=cache)
+        cache = aux["cache"]
+        parts.append(logits)
+    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("base", [SMALL, LLAMA], ids=["gpt2", "llama"])
+def test_heads(base):
+    """'none' is the normed stream, 'sequence' reads it at the last real token."""
+    shapes = jax.eval_shape(lambda: zoo.init_params(base.clone(head="sequence", num_classes=3)))
+    random = np.random.default_rng(0)
+    given = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), x.dtype), shapes)
+    bare = {k: v for k, v in given.items() if k != "head"}
+    # The second row has a hole, the third is padded on the left.
+    lengths = jnp.arange(10)[None] < jnp.array([[10], [7], [10]])
+    mask = lengths.at[1, 2].set(False).at[2, :4].set(False)
+    tokens = jnp.concatenate([TOKENS, TOKENS[:1]])
+
+    @jax.jit
+    def run(mask):
+        read = base.clone(head="sequence", num_classes=3)
+        stream, aux = base.clone(head="none").apply({"params": bare}, tokens, mask=mask)
+        classes, _ = read.apply({"params": given}, tokens, mask=mask)
+        last, _ = read.apply({"params": given}, tokens)
+        unmasked, _ = base.clone(head="none").apply({"params": bare}, tokens)
+        return stream, aux["hidden"][-1], classes, last, unmasked
+
+    stream, hidden, classes, last, unmasked = run(mask)
+    assert stream.shape == hidden.shape == (3, 10, 24)
+    # Normed, by a scale of its own.
+    assert np.abs(stream - hidden).max() > 0.1
+    ends = stream[jnp.arange(3), jnp.array([9, 6, 9])]
+    np.testing.assert_allclose(classes, ends @ given["head"]["kernel"], atol=1e-4)
+    np.testing.assert_allclose(last, unmasked[:, -1] @ given["head"]["kernel"], atol=1e-4)

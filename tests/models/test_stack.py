@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from zoo.config import UserError
 from zoo.models.stack import init_stack_cache, run_stack
 from zoo.tree import stack_layers
 
@@ -26,6 +27,7 @@ class Model(nn.Module):
     scan: bool
     remat: str = "none"
     depth: int = 3
+    num_groups: int | None = None
 
     @nn.compact
     def __call__(self, x, cache=None):
@@ -33,6 +35,7 @@ class Model(nn.Module):
         return run_stack(
             Accumulator(parent=None), self.depth, x,
             layer=layer, cache=cache, shared=jnp.float32(0.5), scan=self.scan, remat=self.remat,
+            num_groups=self.num_groups,
         )  # fmt: skip
 
     def init_cache(self, batch):
@@ -86,3 +89,43 @@ def test_remat_changes_no_gradient(params, scan, remat):
         for r in ("none", remat)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *grads)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("num_groups", [1, 2, 4])
+def test_groups_share_their_parameters(num_groups, scan):
+    """Layers, layer inputs and caches stay one a layer; consecutive layers use one group."""
+    random = np.random.default_rng(0)
+    model = Model(scan, "full", depth=4, num_groups=num_groups)
+    own = {
+        f"{i:02d}": {"fc": {"kernel": random.normal(size=(4, 4)), "bias": random.normal(size=4)}}
+        for i in range(num_groups)
+    }
+    own = jax.tree.map(jnp.float32, {"blocks": own})
+    given = {"params": stack_layers(own) if scan else own}
+    cache = model.init_cache(2)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), X, cache)
+    assert jax.tree.map(jnp.shape, given) == jax.tree.map(jnp.shape, shapes)
+
+    step = jax.jit(model.apply)
+    totals = np.zeros((4, 2, 4))
+    for _ in range(2):
+        y, expected = np.asarray(X), []
+        for i in range(4):
+            fc = own["blocks"][f"{i * num_groups // 4:02d}"]["fc"]
+            y = (y @ fc["kernel"] + fc["bias"]) * (i + 1) + 0.5
+            expected.append(y)
+            totals[i] += y
+            y = y + totals[i]
+        out, aux = step(given, X, cache)
+        assert jax.tree.structure(aux["cache"]) == jax.tree.structure(cache)
+        cache = aux["cache"]
+        found = cache["total"] if scan else jnp.stack([c["total"] for c in cache])
+        pairs = ((out, y), (aux["seen"], np.stack(expected)), (found, totals))
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_groups_that_do_not_divide():
+    with pytest.raises(UserError, match="3 layers cannot share 2 groups"):
+        Model(scan=False, num_groups=2).init(jax.random.key(0), X)

@@ -22,7 +22,9 @@ OUTPUT, GRADIENT = 1e-5, 1e-4  # of the largest magnitude
 
 def run(model, params, inputs: dict[str, np.ndarray], cotangent) -> tuple[dict[str, Any], Any]:
     """Outputs by the twins' names, and the gradient of (output * cotangent).sum() / b."""
-    inputs = {k: v.astype(bool) if v.dtype == np.uint8 else v for k, v in inputs.items()}
+    inputs = {
+        k: jnp.asarray(v.astype(bool) if v.dtype == np.uint8 else v) for k, v in inputs.items()
+    }
 
     def loss(params):
         output, aux = model.apply({"params": params}, **inputs)

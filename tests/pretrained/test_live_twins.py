@@ -13,6 +13,7 @@ import sys
 import types
 from unittest import mock
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from compare import check_twin
@@ -104,13 +105,19 @@ def test_scanned_layers(twin, name):
 def test_transformers_loads_what_we_write(twin, tmp_path, name):
     case, folder = BY_NAME[name], twin(name)
     loaded = zoo.load_pretrained(folder)
-    assert loaded.report == ()
     zoo.save_pretrained(loaded.model, loaded.params, tmp_path / "new")
-    assert_equal(load_tensors(tmp_path / "new"), load_tensors(folder))
+    written, original = load_tensors(tmp_path / "new"), load_tensors(folder)
+    aside = [line.split(":")[0] for line in loaded.report]
+    assert aside == (["cls.predictions.bias"] if name == "bert_untied" else [])
+    for key in aside:  # has no effect in transformers, and is written as what has one
+        original[key] = original["cls.predictions.decoder.bias"]
+    assert_equal(written, original)
     assert json.loads((tmp_path / "new/config.json").read_text())["architectures"] == [case.model]
     theirs, _ = load_reference_model(case, folder)
     again, info = load_reference_model(case, tmp_path / "new")
     assert not any(info.values()), info
+    # Classifiers find a row's end by it; a model of ours does not know its tokenizer.
+    again.config.pad_token_id = getattr(theirs.config, "pad_token_id", None)
     inputs = make_inputs(case)
     outputs = run_reference(again, case, inputs)
     for key, expected in run_reference(theirs, case, inputs).items():
@@ -257,7 +264,7 @@ def check_timm(torch, model, source, size):
     with torch.no_grad():
         expected = model(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
     loaded = zoo.load_pretrained(source)
-    found, _ = loaded.model.apply({"params": loaded.params}, images)
+    found, _ = loaded.model.apply({"params": loaded.params}, jnp.asarray(images))
     assert found.shape == expected.shape
     difference = np.abs(found - expected).max()
     assert difference <= TIMM_OUTPUT * max(np.abs(expected).max(), 1.0)

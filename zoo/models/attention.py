@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from zoo.config import UserError
+
 Attend = Callable[..., Any]
 """An attention part, `(q, k, v, mask, causal, bias, scale) -> out`: q `b t n h`, k and v
 `b s k h`; mask `b 1 t s` true where a query may look, or None; `causal` (t equals s): at itself and
 back only; bias `1 n t s`, added to the scores, or None; scale of the scores, None: `h ** -0.5`."""
 
 Initializer = Callable[..., Any]
-Rotary = tuple[Float[Array, "b t h"], Float[Array, "b t h"]]
+Rotary = tuple[Float[Array, "#b t h"], Float[Array, "#b t h"]]  # cosines, sines
 
 
 def attention_weights(
@@ -118,10 +120,11 @@ class Attention(nn.Module):
 
         `bias` is added to the scores, `rotary` (`rotary_angles`) turns queries and keys. With a
         `cache` (`init_cache`) the new keys and values take its places from `start` on, the queries
-        look at all places that `mask` allows, and aux holds the new `cache`.
+        look at all places that `mask` allows, and aux holds the new `cache`. Raises UserError on
+        heads that do not divide the width, or key/value heads that do not divide the heads.
         """
         width = x.shape[-1]
-        head_dim = self.head_dim or width // self.num_heads
+        head_dim, num_kv_heads = self._divide(width)
 
         def project(name: str, inputs: Any, num_heads: int, init: Initializer) -> Any:
             made = {"use_bias": self.bias, "kernel_init": init, "name": name, **types}
@@ -129,7 +132,6 @@ class Attention(nn.Module):
             return y.reshape(*y.shape[:2], num_heads, head_dim)
 
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        num_kv_heads = self.num_kv_heads or self.num_heads
         source = x if context is None else context
         q = project("q", x, self.num_heads, self.q_init or self.kernel_init)
         k = project("k", source, num_kv_heads, self.kernel_init)
@@ -153,9 +155,18 @@ class Attention(nn.Module):
 
     def init_cache(self, batch: int, length: int, width: int) -> dict[str, Any]:
         """Empty places for the keys and values of `length` tokens, `b s k h` each."""
-        head_dim = self.head_dim or width // self.num_heads
-        shape = (batch, length, self.num_kv_heads or self.num_heads, head_dim)
+        head_dim, num_kv_heads = self._divide(width)
+        shape = (batch, length, num_kv_heads, head_dim)
         return {"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)}
+
+    def _divide(self, width: int) -> tuple[int, int]:
+        """The head dimension and the number of key/value heads."""
+        num_kv_heads = self.num_kv_heads or self.num_heads
+        if self.head_dim is None and width % self.num_heads:
+            raise UserError(f"a width of {width} does not divide into {self.num_heads} heads")
+        if self.num_heads % num_kv_heads:
+            raise UserError(f"{self.num_heads} heads cannot share {num_kv_heads} key/value heads")
+        return self.head_dim or width // self.num_heads, num_kv_heads
 
 
 def rotary_angles(positions: Int[Array, "b t"], head_dim: int, base: float) -> Rotary:

@@ -17,11 +17,11 @@ Rule = tuple[str, tuple[str | None, ...]]
 # Matrices that fan out put their outputs on `tensor`, those that follow put their inputs there: one
 # all-reduce an attention and one a feed-forward (Shoeybi et al. 2019). `fsdp` takes the other side.
 RULES: tuple[Rule, ...] = (
-    (r"attn/(q|k|v)/kernel$", ("fsdp", "tensor")),
-    (r"attn/(q|k|v)/bias$", ("tensor",)),
-    (r"attn/out/kernel$", ("tensor", "fsdp")),
-    (r"mlp/fc1/kernel$", ("fsdp", "tensor")),
-    (r"mlp/fc1/bias$", ("tensor",)),
+    (r"(attn|cross)/(q|k|v)/kernel$", ("fsdp", "tensor")),
+    (r"(attn|cross)/(q|k|v)/bias$", ("tensor",)),
+    (r"(attn|cross)/out/kernel$", ("tensor", "fsdp")),
+    (r"mlp/(fc1|gate)/kernel$", ("fsdp", "tensor")),
+    (r"mlp/(fc1|gate)/bias$", ("tensor",)),
     (r"mlp/fc2/kernel$", ("tensor", "fsdp")),
     # A matrix that fans out must follow a stream that is whole over `tensor`: after another one
     # that fans out XLA's partitioner computes a wrong gradient in silence (jax 0.10.2, a mesh of

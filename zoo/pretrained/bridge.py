@@ -8,6 +8,7 @@ then that one alone, so that a conversion needs the memory of one tensor.
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -113,6 +114,7 @@ def plan(table: Table, model: nn.Module) -> list[Piece]:
     return list(found.values())
 
 
+@functools.lru_cache(maxsize=4)  # tracing a deep model takes seconds, and each step asks
 def our_leaves(model: nn.Module) -> dict[str, Any]:
     """Canonical path -> shape and dtype of a model's parameters."""
     return named_leaves(jax.eval_shape(lambda: unstack_layers(init_params(model))))

@@ -53,13 +53,7 @@ def choose_family(family: Family, source: Source) -> tuple[type, dict[str, Any]]
     """Our class and its fields for a file. Raises UserError on a config we cannot follow."""
     config = TheirConfig(source.config, f"{source.place}/config.json")
     head = "" if source.layout in BARE else family.find_head(config)[1]
-    fields = family.read_config(config, head, source.tensors)
-    if fields.get("head_dim") is None and fields["width"] % fields["num_heads"]:
-        raise UserError(
-            f"{source.place}: a width of {fields['width']} does not divide into "
-            f"{fields['num_heads']} heads"
-        )
-    return family.model_class, fields
+    return family.model_class, family.read_config(config, head, source.tensors)
 
 
 def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
@@ -134,7 +128,7 @@ def model_of(values: dict[str, Any], place: str) -> nn.Module:
     if values.get("format") != 1:
         raise UserError(f"{place}: format {values.get('format')!r} is not 1")
     name, fields = values.get("class"), values.get("fields")
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise UserError(f"{place}: no class {name!r}{nearest(str(name), CLASSES)}")
     if not isinstance(fields, dict):
         raise UserError(f"{place}: 'fields' is no table")

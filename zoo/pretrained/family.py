@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 
 from zoo.config import UserError, nearest
-from zoo.pretrained.bridge import Table
+from zoo.pretrained.bridge import LINEAR, Row, Table
 from zoo.pretrained.safetensors_file import Tensors
 
 # Their names of activations -> ours. 'gelu_new', 'gelu_fast' and 'gelu_pytorch_tanh' are one form.
@@ -24,6 +24,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
     "tanh": "tanh",
+    "sigmoid": "sigmoid",
 }
 THEIR_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 
@@ -47,9 +48,10 @@ class TheirConfig:
         fits = isinstance(value, (int, float) if kind is float else kind)
         if not fits or (isinstance(value, bool) and kind is not bool):
             raise UserError(f"{self.place}: {key}={value!r} should be of type {kind.__name__}")
-        low, high = {int: (1, 2**31), float: (0, math.inf)}.get(kind, (None, None))
-        if low is not None and not low <= value < high:
-            raise UserError(f"{self.place}: {key}={value} should be from {low} to below {high}")
+        if kind is int and not 1 <= value < 2**31:
+            raise UserError(f"{self.place}: {key}={value} should be a size, 1 or more")
+        if kind is float and not 0 <= value < math.inf:
+            raise UserError(f"{self.place}: {key}={value} should be a number, 0 or more")
         return kind(value)
 
     def only(self, key: str, *allowed: Any) -> None:
@@ -114,6 +116,13 @@ def find_prefix(prefix: str, head: str, names: list[str] | None) -> str:
     if names is None:
         return "" if head == "none" else prefix
     return prefix if any(name.startswith(prefix) for name in names) else ""
+
+
+def decoder_head(model: Any, embedding: str) -> tuple[Row, dict[str, str]]:
+    """The row of a decoder's head, and the copy of the embedding that a tied one may be."""
+    name = "score.weight" if model.head == "sequence" else "lm_head.weight"
+    tied = model.head == "lm" and model.tied
+    return Row(name, "head/kernel", LINEAR), {"lm_head.weight": embedding} if tied else {}
 
 
 def make_labels(num_classes: int) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from zoo.models.decoder import Decoder
-from zoo.pretrained.bridge import LINEAR, Row, Table, norm_rows
+from zoo.pretrained.bridge import Row, Table, norm_rows
 from zoo.pretrained.family import (
     THEIR_ACTIVATIONS,
     Family,
     TheirConfig,
+    decoder_head,
     find_prefix,
     make_labels,
 )
@@ -76,12 +77,9 @@ def make_table(model: Decoder, names: list[str] | None) -> Table:
             Row(f"{layer}mlp.c_fc.{part}", f"{block}mlp/fc1/{our}"),
             Row(f"{layer}mlp.c_proj.{part}", f"{block}mlp/fc2/{our}"),
         ]
-    head = "score.weight" if model.head == "sequence" else "lm_head.weight"
-    rows += [Row(head, "head/kernel", LINEAR)]
+    head, copies = decoder_head(model, f"{p}wte.weight")
     ignored = {r".*h\.\d+\.attn\.(bias|masked_bias)": "a causal mask"}
-    tied = model.head == "lm" and model.tied
-    copies = {"lm_head.weight": f"{p}wte.weight"} if tied else {}
-    return Table(tuple(rows), copies, ignored=ignored)
+    return Table((*rows, head), copies, ignored=ignored)
 
 
 GPT2 = Family(

@@ -7,11 +7,12 @@ from typing import Any
 from zoo.config import UserError
 from zoo.models.decoder import LLAMA as STYLE
 from zoo.models.decoder import Decoder
-from zoo.pretrained.bridge import LINEAR, Row, Table, linear_rows
+from zoo.pretrained.bridge import Row, Table, linear_rows
 from zoo.pretrained.family import (
     THEIR_ACTIVATIONS,
     Family,
     TheirConfig,
+    decoder_head,
     find_prefix,
     make_labels,
 )
@@ -94,12 +95,9 @@ def make_table(model: Decoder, names: list[str] | None) -> Table:
         rows += linear_rows(f"{layer}self_attn.{theirs}_proj", f"{block}attn/{ours}")
     for theirs, ours in (("gate", "gate"), ("up", "fc1"), ("down", "fc2")):
         rows += linear_rows(f"{layer}mlp.{theirs}_proj", f"{block}mlp/{ours}")
-    head = "score.weight" if model.head == "sequence" else "lm_head.weight"
-    rows += [Row(head, "head/kernel", LINEAR)]
+    head, copies = decoder_head(model, f"{p}embed_tokens.weight")
     ignored = {r".*rotary_emb\.inv_freq": "rotary rates, computed"}
-    tied = model.head == "lm" and model.tied
-    copies = {"lm_head.weight": f"{p}embed_tokens.weight"} if tied else {}
-    return Table(tuple(rows), copies, ignored=ignored)
+    return Table((*rows, head), copies, ignored=ignored)
 
 
 LLAMA = Family(

@@ -48,6 +48,15 @@ COMPANIONS = (
     "generation_config.json",
     PROCESSOR_FILE,
 )
+# Of a config.json what says nothing about the arithmetic and yet belongs to the model.
+KEPT = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "id2label",
+    "label2id",
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class Card:
     source: str
     licence: str | None  # as the source's README.md states it
     processor: Processor | None  # mean, std, size, crop, interpolation
+    config: dict[str, Any]  # labels and special tokens, as the source's config.json tells them
     _source: Source = dataclasses.field(repr=False)
 
     @functools.cached_property
@@ -107,17 +117,21 @@ def load_pretrained(
     damaged, when one key of theirs or one leaf of ours is left without a partner (all are listed),
     on NaN, and on a change that the parameters cannot follow.
     """
+    kind = _check_dtype(dtype)
     opened = open_pretrained(source)
     folder, before = opened.source.folder, opened.model
     after = _change(before, head, changes)
+    processor = _find_processor(opened.source, after)
+    tokenizer, told = find_tokenizer(folder, opened.source.config) if folder else (None, ())
     params = read_tree(opened.tensors, np.asarray)
-    params, changed = adapt_params(params, before, after, seed)
-    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+    changed: list[str] = []
+    if after is not before:
+        params, changed = _adapt(params, before, after, seed)
+    params = jax.tree.map(lambda x: jnp.asarray(x, kind), params)
     if getattr(after, "scan_layers", False):
         params = stack_layers(params)
-    tokenizer, told = find_tokenizer(folder, opened.source.config) if folder else (None, ())
-    processor = _find_processor(opened.source, after)
-    card = Card(opened.source.place, _find_licence(folder), processor, opened.source)
+    kept = find_kept(opened.source)
+    card = Card(opened.source.place, _find_licence(folder), processor, kept, opened.source)
     report = (*opened.report, *changed, *told)
     return Pretrained(after, params, tokenizer, processor, card, report)
 
@@ -142,22 +156,27 @@ def save_pretrained(
     *,
     tokenizer: Any = None,
     processor: Processor | None = None,
+    card: Card | None = None,
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
     """Writes the folder that `transformers` loads: config.json, safetensors, tokenizer.json.
 
-    `params` as the model holds them, stacked or not. Raises UserError when transformers has no
+    `params` as the model holds them, stacked or not; of a `card` the labels and special tokens go
+    along. Raises UserError when transformers has no
     class for this model (the fields that stand in the way are named), or when the folder holds
     other weights.
     """
     arrays = {k: np.asarray(v) for k, v in named_leaves(unstack_layers(params)).items()}
-    tensors = MemoryTensors(arrays, "the parameters")
+    tensors = MemoryTensors(arrays, "params")
     _check_ours(tensors, model)
-    write_folder(model, tensors, epath.Path(folder), "hf", max_shard_bytes)
+    folder = epath.Path(folder).expanduser()
+    # Before anything is written: it may not be possible.
+    pictures = None if processor is None else processor.to_hf()
+    write_folder(model, tensors, folder, "hf", card.config if card else {}, max_shard_bytes)
     if tokenizer is not None:
-        (epath.Path(folder) / "tokenizer.json").write_text(tokenizer.to_json())
-    if processor is not None:
-        _write_json(epath.Path(folder) / PROCESSOR_FILE, processor.to_hf())
+        (folder / "tokenizer.json").write_text(tokenizer.to_json())
+    if pictures is not None:
+        _write_json(folder / PROCESSOR_FILE, pictures)
 
 
 def convert(source: Any, target: Any, layout: str | None = None) -> list[str]:
@@ -168,7 +187,7 @@ def convert(source: Any, target: Any, layout: str | None = None) -> list[str]:
     if layout is None:
         layout = "hf" if opened.source.layout == "zoo" else "zoo"
     folder = epath.Path(target).expanduser()
-    write_folder(opened.model, opened.tensors, folder, layout)
+    write_folder(opened.model, opened.tensors, folder, layout, find_kept(opened.source))
     for name in COMPANIONS:
         if opened.source.folder is not None and (opened.source.folder / name).exists():
             (opened.source.folder / name).copy(folder / name, overwrite=True)
@@ -180,6 +199,7 @@ def write_folder(
     ours: Tensors,
     folder: epath.Path,
     layout: str,
+    kept: Mapping[str, Any],
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
     """Weights and the file that says what model they are of; the weights are whole or not there."""
@@ -188,22 +208,42 @@ def write_folder(
     if layout == "hf":
         family, config = architecture_of(model)
         tensors: Tensors = AsTheirs(ours, family.make_table(model, None), model)
-        name = "config.json"
+        config, name = add_kept(config, kept), "config.json"
     else:
-        config, tensors, name = describe_model(model), ours, MODEL_FILE
+        config, tensors, name = {**describe_model(model), "kept": dict(kept)}, ours, MODEL_FILE
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder")
     there = [file for file in (*WEIGHTS, "checkpoints") if (folder / file).exists()]
     if there:
         raise UserError(f"{folder} holds {there[0]} already: give another folder")
 
+    entries = [tensors.entry(key) for key in tensors.names()]
+    bad, left = [], len(entries)
+
     def read(key: str) -> np.ndarray:
+        nonlocal left
+        left -= 1
         array = contiguous(tensors.read(key))
         if not all_finite(array):
-            raise UserError(f"{tensors.place}: NaN or infinity in {key}")
+            bad.append(key)
+        if bad and not left:  # the last one: all of them are known
+            raise UserError(f"{tensors.place}: NaN or infinity in {', '.join(bad)}")
         return array
 
-    entries = [tensors.entry(key) for key in tensors.names()]
     write_safetensors(folder, entries, read, max_shard_bytes=max_shard_bytes)
     _write_json(folder / name, config)
+
+
+def find_kept(source: Source) -> dict[str, Any]:
+    """What `KEPT` names of a source's config."""
+    values = source.config.get("kept", {}) if source.layout == "zoo" else source.config
+    return {key: values[key] for key in KEPT if values.get(key) is not None}
+
+
+def add_kept(config: dict[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with labels and special tokens, the labels where they are as many."""
+    same = len(kept.get("id2label", ())) == len(config.get("id2label", ()))
+    return {**config, **{k: v for k, v in kept.items() if same or k in KEPT[:4]}}
 
 
 def _write_json(path: epath.Path, values: Mapping[str, Any]) -> None:
@@ -220,7 +260,25 @@ def _check_ours(tensors: Tensors, model: nn.Module) -> None:
         if wanted.get(path) != found.get(path)
     ]
     if wrong:
-        raise UserError(f"{tensors.place} does not fit the model: {'; '.join(wrong)}")
+        raise UserError(f"{tensors.place}: not the model's parameters: {'; '.join(wrong)}")
+
+
+def _check_dtype(dtype: Any) -> Any:
+    """Raises UserError on what is no floating type."""
+    try:
+        if dtype is None or jnp.issubdtype(dtype, jnp.floating):
+            return dtype
+    except TypeError:
+        pass
+    raise UserError(f"dtype={dtype!r} is none of float32, bfloat16, float16, float64")
+
+
+def _adapt(params: Any, before: Any, after: Any, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """`adapt_params`, whose table of misfits becomes one line."""
+    try:
+        return adapt_params(params, before, after, seed)
+    except UserError as error:
+        raise UserError(str(error).replace(":\n  ", ": ").replace("\n  ", "; ")) from None
 
 
 def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
@@ -236,6 +294,8 @@ def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
             raise UserError(f"a {type(model).__name__} has the heads 'classification' and 'none'")
         elif not changes.get("num_classes"):
             raise UserError("head='classification' needs num_classes: the source has no head")
+    if not changes:
+        return model
     kept = {name: getattr(model, name) for name in model.__dataclass_fields__}
     kept = {k: v for k, v in kept.items() if k not in ("parent", "name")}
     return make_model(type(model), {**kept, **changes}, place="load_pretrained")
@@ -245,12 +305,14 @@ def _find_processor(source: Source, model: Any) -> Processor | None:
     size = getattr(model, "image_size", None)
     if size is None:
         return None
-    path = source.folder / PROCESSOR_FILE if source.folder else None
-    if source.layout == "timm":
-        values = source.config.get("pretrained_cfg", source.config)
-        return Processor.from_timm(values, size)
-    values = read_json(path) if path is not None and path.exists() else {}
-    return Processor.from_hf({**values, "size": {}}, size)
+    path = (source.folder or epath.Path()) / PROCESSOR_FILE
+    try:
+        if source.layout == "timm":
+            return Processor.from_timm(source.config.get("pretrained_cfg", source.config), size)
+        values = read_json(path) if source.folder is not None and path.exists() else {}
+        return Processor.from_hf(values, size, model.num_channels)
+    except UserError as error:
+        raise UserError(f"{source.place}: its processor: {error}") from None
 
 
 def _find_licence(folder: epath.Path | None) -> str | None:
@@ -258,6 +320,6 @@ def _find_licence(folder: epath.Path | None) -> str | None:
     readme = folder / "README.md" if folder is not None else None
     if readme is None or not readme.exists():
         return None
-    head = readme.read_text().split("\n---", 1)[0]
+    head = readme.read_bytes().decode(errors="replace").split("\n---", 1)[0]
     found = re.search(r"^license:\s*(\S+)", head, re.MULTILINE)
-    return found[1] if found else None
+    return found[1].strip("'\"") if found else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from zoo.config import UserError
+from zoo.config import UserError, nearest
 
 # Pillow's numbers, which preprocessor_config.json uses too.
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -24,6 +25,16 @@ class Processor:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     interpolation: str = "bilinear"
     crop: float | None = None  # None: the whole picture squeezed; else this part of its short side
+
+    def __post_init__(self) -> None:
+        """Raises UserError on an unknown interpolation, and on what divides by zero."""
+        known = INTERPOLATIONS.values()
+        if self.interpolation not in known:
+            raise UserError(
+                f"no interpolation {self.interpolation!r}{nearest(self.interpolation, known)}"
+            )
+        if len(self.mean) != len(self.std) or not all(number > 0 for number in self.std):
+            raise UserError(f"mean {self.mean} and std {self.std} do not go together")
 
     def __call__(self, images: Sequence[Any]) -> Float[np.ndarray, "b y x ch"]:
         """`images` are Pillow's, or uint8 arrays `[y, x, ch]`, of any size."""
@@ -46,10 +57,14 @@ class Processor:
         height, width = self.size
         if self.crop is None:
             return picture.resize((width, height), resample)
-        scale = max(height / picture.height, width / picture.width) / self.crop
-        large = (round(picture.width * scale), round(picture.height * scale))
-        picture = picture.resize(large, resample)
-        left, top = round((large[0] - width) / 2), round((large[1] - height) / 2)
+        # timm's rounding: down.
+        rows, columns = (math.floor(side / self.crop) for side in self.size)
+        if rows * picture.width >= columns * picture.height:
+            columns = picture.width * rows // picture.height
+        else:
+            rows = picture.height * columns // picture.width
+        picture = picture.resize((columns, rows), resample)
+        left, top = round((columns - width) / 2), round((rows - height) / 2)
         return picture.crop((left, top, left + width, top + height))
 
     def to_hf(self) -> dict[str, Any]:
@@ -82,30 +97,37 @@ class Processor:
         return cls(**lists)
 
     @classmethod
-    def from_hf(cls, values: Mapping[str, Any], image_size: tuple[int, int]) -> Processor:
-        """From preprocessor_config.json; where it is silent, transformers' defaults."""
-        size = values.get("size", image_size)
-        if isinstance(size, Mapping):
-            size = (size.get("height", image_size[0]), size.get("width", image_size[1]))
-        elif isinstance(size, int):
-            size = (size, size)
-        plain = not values.get("do_normalize", True)
-        return cls(
-            (int(size[0]), int(size[1])),
-            tuple(np.zeros(3) if plain else values.get("image_mean", (0.5, 0.5, 0.5))),
-            tuple(np.ones(3) if plain else values.get("image_std", (0.5, 0.5, 0.5))),
-            INTERPOLATIONS[values.get("resample", 2)],
-        )
+    def from_hf(
+        cls, values: Mapping[str, Any], image_size: tuple[int, int], num_channels: int = 3
+    ) -> Processor:
+        """From preprocessor_config.json; where it is silent, transformers' defaults.
+
+        The size is the model's, whatever the file says.
+        """
+        resample = values.get("resample", 2)
+        numbers = {"image_mean": 0.5, "image_std": 0.5, **values}
+        if not values.get("do_normalize", True):
+            numbers = {"image_mean": 0.0, "image_std": 1.0}
+        mean, std = (_numbers(numbers[k], num_channels) for k in ("image_mean", "image_std"))
+        return cls(image_size, mean, std, INTERPOLATIONS.get(resample, str(resample)))
 
     @classmethod
     def from_timm(cls, values: Mapping[str, Any], image_size: tuple[int, int]) -> Processor:
         """From timm's `pretrained_cfg`; where it is silent, timm's defaults for its ViTs."""
         mode = values.get("crop_mode", "center")
-        crop = None if mode == "squash" else float(values.get("crop_pct", 0.9))
+        (crop,) = _numbers(values.get("crop_pct", 0.9), 1)
         return cls(
             image_size,
-            tuple(values.get("mean", (0.5, 0.5, 0.5))),
-            tuple(values.get("std", (0.5, 0.5, 0.5))),
+            _numbers(values.get("mean", 0.5), 3),
+            _numbers(values.get("std", 0.5), 3),
             str(values.get("interpolation", "bicubic")),
-            crop,
+            None if mode == "squash" else crop,
         )
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...]:
+    """A list of numbers, or one for all channels."""
+    values = value if isinstance(value, list) else [value] * count
+    if not all(isinstance(number, int | float) for number in values):
+        raise UserError(f"{value!r} should be a number a channel")
+    return tuple(float(number) for number in values)

@@ -149,10 +149,10 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     """Raises UserError on a file that is no JSON object."""
     try:
         values = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} should hold a JSON object, not a {type(values).__name__}")
+        raise UserError(f"{path} should hold a JSON object, not {type(values).__name__}")
     return values
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from zoo.config import UserError
 from zoo.data.tokenizers import JsonTokenizer, from_gpt2_files, read_tokenizer
 from zoo.pretrained.sources import read_json
 
@@ -16,7 +17,16 @@ def find_tokenizer(folder: epath.Path, config: dict[str, Any]) -> tuple[Any, tup
 
     Raises UserError on a file that is none.
     """
-    kind = config.get("model_type")
+    try:
+        return _read_tokenizer(folder, config.get("model_type"))
+    except UserError:
+        raise
+    except Exception as error:  # the library raises bare Exceptions
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{folder}: no tokenizer can be made of its vocabulary: {line}") from None
+
+
+def _read_tokenizer(folder: epath.Path, kind: Any) -> tuple[Any, tuple[str, ...]]:
     if (folder / "tokenizer.json").exists():
         return read_tokenizer(folder), ()
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
@@ -37,7 +47,8 @@ def from_wordpiece_vocab(vocab: str, settings: dict[str, Any]) -> JsonTokenizer:
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-    ids = {token: i for i, token in enumerate(vocab.splitlines())}
+    # Not `splitlines`: a token may be a line separator of Unicode's.
+    ids = {token: i for i, token in enumerate(vocab.removesuffix("\n").split("\n"))}
     backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     lower = bool(settings.get("do_lower_case", True))
     backend.normalizer = normalizers.BertNormalizer(  # type: ignore[assignment]

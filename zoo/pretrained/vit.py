@@ -204,7 +204,10 @@ def read_timm(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any
     """
     names = tensors.names()
     width, channels, *patch = _shape(tensors, "patch_embed.proj.weight", 4)
-    sizes = config.values.get("pretrained_cfg", config.values).get("input_size")
+    told = config.get("pretrained_cfg", {}) or config.values
+    sizes = TheirConfig(told, config.place).get("input_size", [])[1:]
+    if sizes:
+        sizes = _pair(TheirConfig({"input_size": sizes}, config.place), "input_size", 224)
     prefix = int("cls_token" in tensors)
     return {
         "width": width,
@@ -212,7 +215,7 @@ def read_timm(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any
         "num_heads": _num_heads(width),
         "hidden": _shape(tensors, "blocks.0.mlp.fc1.bias", 1)[0],
         "patch_size": patch[0] if patch[0] == patch[1] else (patch[0], patch[1]),
-        "image_size": _image_size(tensors, "pos_embed", prefix, patch, sizes and sizes[1:]),
+        "image_size": _image_size(tensors, "pos_embed", prefix, patch, sizes),
         "num_channels": channels,
         "num_classes": tensors.shape("head.weight")[0] if "head.weight" in tensors else 0,
         "pre_logits": "pre_logits.fc.weight" in tensors,
@@ -239,7 +242,7 @@ def read_npz(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any]
         "num_heads": _shape(tensors, f"{layer}{attention}/query/bias", 2)[0],
         "hidden": _shape(tensors, f"{layer}{mlp}/Dense_0/bias", 1)[0],
         "patch_size": patch[0] if patch[0] == patch[1] else (patch[0], patch[1]),
-        "image_size": _image_size(tensors, p + positions, prefix, patch, None),
+        "image_size": _image_size(tensors, p + positions, prefix, patch, ()),
         "num_channels": channels,
         "num_classes": tensors.shape(f"{p}head/bias")[0] if f"{p}head/bias" in tensors else 0,
         "pre_logits": f"{p}pre_logits/kernel" in tensors,
@@ -257,16 +260,21 @@ def _count(names: list[str], pattern: str) -> int:
     return len({match[1] for name in names if (match := re.fullmatch(pattern, name))})
 
 
+# timm's so400m and gigantic: width -> heads, none of them 64 wide.
+WIDE_HEADS = {1152: 16, 1664: 16}
+
+
 def _num_heads(width: int) -> int:
     """timm's files do not say: the table's number, else one a 64 of width."""
-    return next((row[2] for row in SIZES.values() if row[0] == width), max(width // 64, 1))
+    known = {row[0]: row[2] for row in SIZES.values()} | WIDE_HEADS
+    return known.get(width, max(width // 64, 1))
 
 
 def _image_size(
     tensors: Tensors, name: str, prefix: int, patch: list[int], told: Any
 ) -> tuple[int, int]:
-    if told is not None:
-        return (told[0], told[1])
+    if told:
+        return told[0], told[1]
     patches = _shape(tensors, name, 3)[1] - prefix
     side = math.isqrt(patches)
     if side * side != patches:

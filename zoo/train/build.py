@@ -22,6 +22,8 @@ from zoo.data import (
 )
 from zoo.models import MODELS, create_model, model_fields
 from zoo.models.attention import Attend, choose_attend
+from zoo.models.encoder import Encoder
+from zoo.models.seq2seq import Seq2Seq
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
 from zoo.tasks import TASKS, make_task
@@ -128,7 +130,13 @@ def build_model(
     """The model of the config; what it leaves open (classes, input shape, vocabulary) the data
     says, and `attend` is the attention of the platform."""
     made = MODELS.get(config.model.name)
-    fields = model_fields(made if isinstance(made, type) else type(made()))
+    cls = made if isinstance(made, type) else type(made())
+    if cls in (Encoder, Seq2Seq):
+        raise UserError(
+            f"model.name={config.model.name!r}: no task trains an {cls.__name__} yet; "
+            "zoo.load_pretrained and model.apply use one"
+        )
+    fields = model_fields(cls)
     given = dict(config.model.arguments)
     for name in ("dtype", "param_dtype", "scan_layers", "remat"):
         value, default = getattr(config.model, name), getattr(type(config.model)(), name)

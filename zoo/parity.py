@@ -1,0 +1,286 @@
+"""`zoo parity SRC`: published weights through transformers and through us, layer by layer."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.config import UserError
+from zoo.console import align
+from zoo.models.seq2seq import Seq2Seq
+from zoo.models.vit import ViT
+from zoo.pretrained import load_pretrained
+from zoo.pretrained.describe import family_of
+from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.sources import Source, find_source
+
+LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer", "T5Block")
+LENGTH = 33  # odd, and far enough for T5 to pool distances
+PADDING = 5
+SIDES = ("encoder", "decoder")
+# Our inputs -> theirs.
+NAMES = {
+    "tokens": "input_ids",
+    "types": "token_type_ids",
+    "mask": "attention_mask",
+    "source": "input_ids",
+    "source_mask": "attention_mask",
+    "target": "decoder_input_ids",
+    "target_mask": "decoder_attention_mask",
+}
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Row:
+    """How far apart the outputs of a layer are."""
+
+    name: str
+    absolute: float  # the largest difference
+    relative: float  # that, to the largest magnitude of theirs or 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Layers from the input on, and what transformers says of the keys in the file."""
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def print_parity(source: str, tolerance: float = 1e-4) -> bool:
+    """`zoo parity`: prints the table and what follows from it; is a layer over the tolerance?
+
+    Raises UserError as `compare` does.
+    """
+    found = compare(source)
+    over = [row for row in found.rows if not row.relative <= tolerance]  # NaN is over it too
+    table = [("layer", "difference", "relative", "")]
+    for row in found.rows:
+        flag = "over" if row in over else ""
+        table.append((row.name, show_small(row.absolute), show_small(row.relative), flag))
+    print("\n".join(align(table, right={1, 2})))
+    for note in found.notes:
+        print(note)
+    if over:
+        print(f"first over tolerance: {over[0].name} (relative {show_small(over[0].relative)})")
+        return True
+    worst = max(found.rows, key=lambda row: row.relative)
+    print(
+        f"all {len(found.rows)} layers agree within {show_small(tolerance)}: "
+        f"largest relative difference {show_small(worst.relative)} at {worst.name}"
+    )
+    return False
+
+
+def compare(source: Any) -> Comparison:
+    """Runs both on one random input, on the CPU of torch and the device of JAX, in float32.
+
+    Places that are padded do not count. Raises UserError without torch and transformers, on a
+    source that is not of transformers' layout, and where one of the two cannot load it.
+    """
+    torch, transformers = _import_peers()
+    found = find_source(source)
+    if found.layout != "hf":
+        raise UserError(
+            f"{found.place}: zoo parity needs a folder or hub id of transformers' layout "
+            f"(config.json with model_type), this one is of layout {found.layout!r}"
+        )
+    loaded = load_pretrained(found.folder, dtype="float32")
+    with _silence(transformers):
+        peer, notes = _load_peer(torch, transformers, found, family_of(found))
+    inputs = make_inputs(loaded.model, _choose_padding(peer.config, loaded.model))
+    theirs = run_peer(torch, peer, inputs)
+    ours = run_model(loaded.model, loaded.params, inputs)
+    # ViT and BERT without a pooler's weights: theirs is drawn at random, ours is another thing.
+    names = [name for name in theirs if name in ours]
+    return Comparison(
+        tuple(_measure(name, ours[name], theirs[name], inputs) for name in names), notes
+    )
+
+
+def _import_peers() -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("torch"), importlib.import_module("transformers")
+    except ImportError:
+        raise UserError(
+            "zoo parity needs torch and transformers: pip install -e '.[parity]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def _silence(transformers: Any) -> Iterator[None]:
+    """No progress bars or warnings: what there is to say, we say."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _load_peer(
+    torch: Any, transformers: Any, source: Source, family: Family
+) -> tuple[Any, tuple[str, ...]]:
+    """Their model, and a line for each kind of key it did not find or has no place for."""
+    named, head = family.find_head(TheirConfig(source.config, f"{source.place}/config.json"))
+    # An old file may name a class that is gone: T5WithLMHeadModel.
+    same = [name for name, its_head in family.heads.items() if its_head == head]
+    name = next(name for name in (named, *same) if hasattr(transformers, name))
+    try:
+        model, info = getattr(transformers, name).from_pretrained(
+            str(source.folder),
+            attn_implementation="eager",
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise UserError(f"transformers cannot load {source.place}: {line}") from error
+    told = {
+        "missing_keys": "transformers finds no such keys and begins them at random",
+        "unexpected_keys": "transformers leaves aside",
+        "mismatched_keys": "transformers finds another shape of",
+    }
+    notes = [f"{told[k]}: {', '.join(map(str, sorted(info[k])))}" for k in told if info.get(k)]
+    return model.eval(), tuple(notes)
+
+
+def _choose_padding(config: Any, model: Any) -> int:
+    """The padding token, by which transformers' classifiers find a row's end; written there where
+    the config has none that can be embedded."""
+    padding = getattr(config, "pad_token_id", None)
+    if isinstance(model, ViT):
+        return 0
+    if padding is None or not 0 <= padding < model.vocab_size:
+        config.pad_token_id = padding = 0
+    return padding
+
+
+def make_inputs(model: Any, padding: int = 0) -> Arrays:
+    """Two images or two rows of tokens by our names, always the same; the second row is padded."""
+    random = np.random.default_rng(0)
+    if isinstance(model, ViT):
+        shape = (2, *model.image_size, model.num_channels)
+        return {"images": random.normal(size=shape).astype(np.float32)}
+
+    def make_rows(length: int) -> tuple[np.ndarray, np.ndarray]:
+        tokens = random.integers(0, max(model.vocab_size - 1, 1), (2, length)).astype(np.int32)
+        tokens += tokens >= padding  # a real token never looks like padding
+        mask = np.ones((2, length), bool)
+        mask[1, max(length - PADDING, 1) :] = False
+        return np.where(mask, tokens, padding).astype(np.int32), mask
+
+    if isinstance(model, Seq2Seq):
+        source, source_mask = make_rows(LENGTH)
+        target, target_mask = make_rows(LENGTH - 6)
+        masks = {"source_mask": source_mask, "target_mask": target_mask}
+        return {"source": source, "target": target, **masks}
+    tokens, mask = make_rows(min(LENGTH, model.num_positions))
+    inputs = {"tokens": tokens, "mask": mask}
+    if getattr(model, "num_types", 0) > 1:
+        inputs["types"] = ((np.arange(tokens.shape[1]) > 3) & mask).astype(np.int32)
+    return inputs
+
+
+def run_model(model: Any, params: Any, inputs: Arrays) -> Arrays:
+    """Name of a layer -> our output."""
+
+    @jax.jit
+    def run(params: Any, inputs: Any) -> dict[str, Any]:
+        output, aux = model.apply({"params": params}, **inputs)
+        if isinstance(model, Seq2Seq):
+            stacks = {f"{side}/": aux[side]["hidden"] for side in SIDES}
+        else:
+            stacks = {"": aux["hidden"]}
+        found = {
+            f"{side}blocks/{i:02}": hidden[i]
+            for side, hidden in stacks.items()
+            for i in range(len(hidden))
+        }
+        if isinstance(model, ViT) and not model.num_classes:
+            output = aux["encoded"]  # what transformers' headless ViT returns
+        found["output"] = output
+        has_pooler = getattr(model, "pooler", False) or getattr(model, "pre_logits", False)
+        return {**found, "pooled": aux["pooled"]} if has_pooler else found
+
+    # Accelerators round the factors of float32 products unless told otherwise.
+    with jax.default_matmul_precision("highest"):
+        found = run(params, jax.tree.map(jax.numpy.asarray, inputs))
+    return {name: np.asarray(array) for name, array in found.items()}
+
+
+def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
+    """Name of a layer -> their output, in the order of the layers."""
+    found: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+
+    def keep(side: str, output: Any) -> None:
+        number = counts[side] = counts.get(side, -1) + 1  # ALBERT calls one layer several times
+        found[f"{side}blocks/{number:02}"] = output[0] if isinstance(output, tuple) else output
+
+    hooks = []
+    for path, module in model.named_modules():
+        if type(module).__name__ in LAYERS:
+            side = path.split(".")[0]
+            side = f"{side}/" if "source" in inputs else ""
+            hooks.append(
+                module.register_forward_hook(lambda *args, side=side: keep(side, args[-1]))
+            )
+    try:
+        with torch.no_grad():
+            result = model(**_name_inputs(torch, inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found["output"] = _pick_output(torch, result)
+    if getattr(result, "pooler_output", None) is not None:
+        found["pooled"] = result.pooler_output
+    return {name: tensor.numpy() for name, tensor in found.items()}
+
+
+def _name_inputs(torch: Any, inputs: Arrays) -> dict[str, Any]:
+    if "images" in inputs:
+        return {"pixel_values": torch.tensor(inputs["images"].transpose(0, 3, 1, 2))}
+    return {NAMES[name]: torch.tensor(array).long() for name, array in inputs.items()}
+
+
+def _pick_output(torch: Any, result: Any) -> Any:
+    if hasattr(result, "start_logits"):
+        return torch.stack([result.start_logits, result.end_logits], -1)
+    for name in ("logits", "prediction_logits"):
+        if hasattr(result, name):
+            return getattr(result, name)
+    return result.last_hidden_state
+
+
+def _measure(name: str, ours: np.ndarray, theirs: np.ndarray, inputs: Arrays) -> Row:
+    """Raises UserError on two shapes."""
+    if ours.shape != theirs.shape:
+        raise UserError(f"{name}: ours is {ours.shape}, that of transformers {theirs.shape}")
+    mask = inputs.get("source_mask" if name.startswith("encoder") else "target_mask")
+    mask = inputs.get("mask") if mask is None else mask
+    if mask is not None and ours.ndim == 3:
+        ours, theirs = ours[mask], theirs[mask]
+    absolute = float(np.abs(ours - theirs).max())
+    return Row(name, absolute, absolute / max(float(np.abs(theirs).max()), 1.0))
+
+
+def show_small(number: float) -> str:
+    """0.00012 -> '1.2e-4'."""
+    if not number or not math.isfinite(number):
+        return f"{number:g}"
+    mantissa, exponent = f"{number:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
