@@ -263,7 +263,6 @@ find_gradient_alone = functools.cache(
         ("bert", True, (1, 4, 2)),
         ("bert_sequence", False, (1, 2, 4)),
         ("albert", True, (2, 2, 2)),
-        ("albert", False, (1, 2, 4)),
         ("llama", False, (1, 2, 4)),  # half a key/value head a device
         ("llama", True, (2, 2, 2)),
         ("t5", False, (2, 2, 2)),

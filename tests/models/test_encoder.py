@@ -218,6 +218,6 @@ def test_dropout_only_in_training():
     )
     first, again, other = (train(jax.random.key(i)) for i in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
-    for layer in range(2):  # the scanned layers draw masks of their own
+    for layer in range(2):
         assert (first[layer] != other[layer]).any()
     assert (train(jax.random.key(0))[-1] != evaluated).any()

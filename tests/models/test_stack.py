@@ -129,3 +129,23 @@ def test_groups_share_their_parameters(num_groups, scan):
 def test_groups_that_do_not_divide():
     with pytest.raises(UserError, match="3 layers cannot share 2 groups"):
         Model(scan=False, num_groups=2).init(jax.random.key(0), X)
+
+
+class Noise(nn.Module):
+    @nn.compact
+    def __call__(self, x, layer, cache, shared):
+        return x, {"kept": nn.Dropout(0.5, deterministic=False, name="drop")(jnp.ones(64))}
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("num_groups", [1, 2, 4])
+def test_every_layer_draws_its_own_dropout(num_groups, scan):
+    """Also those that share their parameters."""
+
+    class Layers(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return run_stack(Noise(parent=None), 4, x, num_groups=num_groups, scan=scan)
+
+    _, aux = jax.jit(Layers().apply)({}, X, rngs={"dropout": jax.random.key(0)})
+    assert len(np.unique(aux["kept"], axis=0)) == 4

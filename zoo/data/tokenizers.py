@@ -159,7 +159,8 @@ class JsonTokenizer:
         """Texts (or pairs of texts) as a model takes them: `tokens`, `types` and `mask`, `[b, t]`.
 
         With the special tokens that the tokenizer's own template adds, cut to `length` tokens and
-        padded on the right with token 0 to the longest.
+        padded on the right with token 0 to the longest. A special token written in a text, such as
+        [MASK], is that token.
         """
         backend = copy.deepcopy(self._backend)
         backend.no_padding()

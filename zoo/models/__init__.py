@@ -128,10 +128,17 @@ def convert_fields(fields: dict[str, Any], values: dict[str, Any], place: str) -
         if key not in fields:
             raise UserError(f"{place} has no field {key!r}{nearest(key, fields)}")
         if key in ("dtype", "param_dtype"):
-            made[key] = jnp.dtype(value).type
+            made[key] = _find_dtype(value, key)
         else:
             made[key] = convert(value, fields[key], f"model.arguments.{key}")
     return made
+
+
+def _find_dtype(value: Any, key: str) -> Any:
+    try:
+        return jnp.dtype(value).type
+    except TypeError:
+        raise UserError(f"{key}={value!r} is no dtype (float32, bfloat16, ...)") from None
 
 
 def model_fields(cls: type) -> dict[str, Any]:

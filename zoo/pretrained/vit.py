@@ -247,6 +247,7 @@ def read_npz(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any]
         "num_classes": tensors.shape(f"{p}head/bias")[0] if f"{p}head/bias" in tensors else 0,
         "pre_logits": f"{p}pre_logits/kernel" in tensors,
         "pooling": "map" if mapped else "cls" if prefix else "mean",
+        "activation": "gelu_tanh",  # flax's default, which both programs take
     }
 
 
