@@ -123,7 +123,8 @@ def load_pretrained(
     after = _change(before, head, changes)
     processor = _find_processor(opened.source, after)
     tokenizer, told = find_tokenizer(folder, opened.source.config) if folder else (None, ())
-    params = read_tree(opened.tensors, np.asarray)
+    # Each leaf goes to the device as soon as it is read: the host holds one at a time.
+    params = read_tree(opened.tensors, lambda x: jnp.asarray(x, kind))
     changed: list[str] = []
     if after is not before:
         params, changed = _adapt(params, before, after, seed)
