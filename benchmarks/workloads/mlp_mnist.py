@@ -14,10 +14,12 @@ EPOCHS, BATCH = 5, 32
 def ours():
     """The recipe through the loop, without evaluation, checkpoints and pictures."""
     from zoo.config import make_config
+    from zoo.memory import keep_freed_memory
     from zoo.train.build import build
     from zoo.train.loop import Loop
     from zoo.train.progress import Progress
 
+    keep_freed_memory()  # as `train.py` does
     config = make_config("configs/mlp_mnist.py", {"log.progress": "False"})
     parts = build(config)
     progress = Progress(config.train.num_steps, BATCH, 0.0, show=False)

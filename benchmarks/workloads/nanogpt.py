@@ -20,9 +20,11 @@ def ours(dtype: str = "float32"):
 
     from zoo.config import make_config
     from zoo.data import read_ahead
+    from zoo.memory import keep_freed_memory
     from zoo.parallel import place_batch
     from zoo.train.build import build
 
+    keep_freed_memory()  # as `train.py` does
     config = make_config("configs/gpt_shakespeare.py", {"model.dtype": dtype})
     parts = build(config)
     state = parts.programs.init_state()
