@@ -96,7 +96,7 @@ def test_what_a_workdir_holds(tmp_path):
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
         "checkpoints", "config.json", "curves.png", "data.json", "metrics.jsonl", "parameters.txt",
-        "profile", "tensorboard", "timing.jsonl", "versions.json",
+        "profile", "tensorboard", "timing.jsonl", "versions.json", "zoo.json",
     }  # fmt: skip
     rows = read_rows(tmp_path)
     assert [(r["step"], r["split"]) for r in rows] == [
