@@ -4,6 +4,7 @@
 """
 
 from zoo.pretrained.adapt import adapt_params
-from zoo.pretrained.load import Pretrained, convert, load_pretrained, save_pretrained
+from zoo.pretrained.load import Pretrained, load_pretrained
+from zoo.pretrained.save import convert, save_pretrained
 
 __all__ = ["Pretrained", "adapt_params", "convert", "load_pretrained", "save_pretrained"]

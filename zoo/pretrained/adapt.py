@@ -145,9 +145,7 @@ def _check_params(given: Mapping[str, Any], old: Mapping[str, Shape]) -> None:
         if shapes.get(path) != old.get(path)
     ]
     if wrong:
-        raise UserError(
-            "\n  ".join(["the parameters are not of the model they come with:", *wrong])
-        )
+        raise UserError(f"the parameters are not of the model they come with: {'; '.join(wrong)}")
 
 
 def _plan(
@@ -171,7 +169,7 @@ def _plan(
             changes[path] = change
     if misfits:
         raise UserError(
-            "\n  ".join(["the parameters cannot be made to fit the new model:", *misfits, POSSIBLE])
+            f"the parameters cannot be made to fit the new model: {'; '.join([*misfits, POSSIBLE])}"
         )
     return changes
 

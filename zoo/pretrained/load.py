@@ -1,53 +1,35 @@
-"""`zoo.load_pretrained`, `zoo.save_pretrained`, `zoo convert`: published weights in and out."""
+"""`zoo.load_pretrained`: published weights in."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
-from zoo.config import UserError, nearest
+from zoo.config import UserError
 from zoo.models import make_model
 from zoo.pretrained.adapt import adapt_params
-from zoo.pretrained.bridge import AsOurs, AsTheirs, all_finite, contiguous, our_leaves, read_tree
+from zoo.pretrained.bridge import AsOurs, our_leaves, read_tree
 from zoo.pretrained.describe import (
-    architecture_of,
     choose_family,
-    describe_model,
     family_of,
     model_of,
 )
 from zoo.pretrained.family import head_of
 from zoo.pretrained.processor import Processor
-from zoo.pretrained.safetensors_file import Tensors, write_safetensors
-from zoo.pretrained.sources import MODEL_FILE, WEIGHTS, Source, find_source, read_json
-from zoo.pretrained.tensors import MemoryTensors
+from zoo.pretrained.safetensors_file import Tensors
+from zoo.pretrained.sources import MODEL_FILE, Source, find_source, read_json
 from zoo.pretrained.text import find_tokenizer
-from zoo.tree import named_leaves, stack_layers, unstack_layers
+from zoo.tree import stack_layers
 
 PROCESSOR_FILE = "preprocessor_config.json"
-# What belongs to a model beside its weights, taken along by `convert`.
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "generation_config.json",
-    PROCESSOR_FILE,
-)
 # Of a config.json what says nothing about the arithmetic and yet belongs to the model.
 KEPT = (
     "bos_token_id",
@@ -127,7 +109,7 @@ def load_pretrained(
     params = read_tree(opened.tensors, lambda x: jnp.asarray(x, kind))
     changed: list[str] = []
     if after is not before:
-        params, changed = _adapt(params, before, after, seed)
+        params, changed = adapt_params(params, before, after, seed)
     params = jax.tree.map(lambda x: jnp.asarray(x, kind), params)
     if getattr(after, "scan_layers", False):
         params = stack_layers(params)
@@ -142,97 +124,12 @@ def open_pretrained(source: Any) -> Opened:
     found = find_source(source)
     if found.layout == "zoo":
         model = model_of(found.config, f"{found.place}/{MODEL_FILE}")
-        _check_ours(found.tensors, model)
+        check_ours(found.tensors, model)
         return Opened(found, model, found.tensors, ())
     family = family_of(found)
     model = make_model(*choose_family(family, found), place=found.place)
     view = AsOurs(found.tensors, family.make_table(model, found.tensors.names()), model)
     return Opened(found, model, view, view.report)
-
-
-def save_pretrained(
-    model: nn.Module,
-    params: Mapping[str, Any],
-    folder: Any,
-    *,
-    tokenizer: Any = None,
-    processor: Processor | None = None,
-    card: Card | None = None,
-    max_shard_bytes: int = 5 * 10**9,
-) -> None:
-    """Writes the folder that `transformers` loads: config.json, safetensors, tokenizer.json.
-
-    `params` as the model holds them, stacked or not; of a `card` the labels and special tokens go
-    along. Raises UserError when transformers has no
-    class for this model (the fields that stand in the way are named), or when the folder holds
-    other weights.
-    """
-    arrays = {k: np.asarray(v) for k, v in named_leaves(unstack_layers(params)).items()}
-    tensors = MemoryTensors(arrays, "params")
-    _check_ours(tensors, model)
-    folder = epath.Path(folder).expanduser()
-    # Before anything is written: it may not be possible.
-    pictures = None if processor is None else processor.to_hf()
-    write_folder(model, tensors, folder, "hf", card.config if card else {}, max_shard_bytes)
-    if tokenizer is not None:
-        (folder / "tokenizer.json").write_text(tokenizer.to_json())
-    if pictures is not None:
-        _write_json(folder / PROCESSOR_FILE, pictures)
-
-
-def convert(source: Any, target: Any, layout: str | None = None) -> list[str]:
-    """Writes a source anew, as layout 'hf' (Hugging Face) or 'zoo' (our own paths); by default as
-    the other one. Tensor by tensor: two are in memory at most. Returns the report.
-    """
-    opened = open_pretrained(source)
-    if layout is None:
-        layout = "hf" if opened.source.layout == "zoo" else "zoo"
-    folder = epath.Path(target).expanduser()
-    write_folder(opened.model, opened.tensors, folder, layout, find_kept(opened.source))
-    for name in COMPANIONS:
-        if opened.source.folder is not None and (opened.source.folder / name).exists():
-            (opened.source.folder / name).copy(folder / name, overwrite=True)
-    return list(opened.report)
-
-
-def write_folder(
-    model: nn.Module,
-    ours: Tensors,
-    folder: epath.Path,
-    layout: str,
-    kept: Mapping[str, Any],
-    max_shard_bytes: int = 5 * 10**9,
-) -> None:
-    """Weights and the file that says what model they are of; the weights are whole or not there."""
-    if layout not in ("hf", "zoo"):
-        raise UserError(f"no layout {layout!r}{nearest(layout, ('hf', 'zoo'))}")
-    if layout == "hf":
-        family, config = architecture_of(model)
-        tensors: Tensors = AsTheirs(ours, family.make_table(model, None), model)
-        config, name = add_kept(config, kept), "config.json"
-    else:
-        config, tensors, name = {**describe_model(model), "kept": dict(kept)}, ours, MODEL_FILE
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: give a folder")
-    there = [file for file in (*WEIGHTS, "checkpoints") if (folder / file).exists()]
-    if there:
-        raise UserError(f"{folder} holds {there[0]} already: give another folder")
-
-    entries = [tensors.entry(key) for key in tensors.names()]
-    bad, left = [], len(entries)
-
-    def read(key: str) -> np.ndarray:
-        nonlocal left
-        left -= 1
-        array = contiguous(tensors.read(key))
-        if not all_finite(array):
-            bad.append(key)
-        if bad and not left:  # the last one: all of them are known
-            raise UserError(f"{tensors.place}: NaN or infinity in {', '.join(bad)}")
-        return array
-
-    write_safetensors(folder, entries, read, max_shard_bytes=max_shard_bytes)
-    _write_json(folder / name, config)
 
 
 def find_kept(source: Source) -> dict[str, Any]:
@@ -241,17 +138,7 @@ def find_kept(source: Source) -> dict[str, Any]:
     return {key: values[key] for key in KEPT if values.get(key) is not None}
 
 
-def add_kept(config: dict[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json with labels and special tokens, the labels where they are as many."""
-    same = len(kept.get("id2label", ())) == len(config.get("id2label", ()))
-    return {**config, **{k: v for k, v in kept.items() if same or k in KEPT[:4]}}
-
-
-def _write_json(path: epath.Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def _check_ours(tensors: Tensors, model: nn.Module) -> None:
+def check_ours(tensors: Tensors, model: nn.Module) -> None:
     """Raises UserError with every leaf missing, left over or misshapen."""
     wanted = {path: tuple(leaf.shape) for path, leaf in our_leaves(model).items()}
     found = {path: tensors.shape(path) for path in tensors.names()}
@@ -272,14 +159,6 @@ def _check_dtype(dtype: Any) -> Any:
     except TypeError:
         pass
     raise UserError(f"dtype={dtype!r} is none of float32, bfloat16, float16, float64")
-
-
-def _adapt(params: Any, before: Any, after: Any, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """`adapt_params`, whose table of misfits becomes one line."""
-    try:
-        return adapt_params(params, before, after, seed)
-    except UserError as error:
-        raise UserError(str(error).replace(":\n  ", ": ").replace("\n  ", "; ")) from None
 
 
 def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
