@@ -156,11 +156,12 @@ class JsonTokenizer:
         return self.text
 
     def batch(self, texts: Sequence[Any], length: int | None = None) -> dict[str, np.ndarray]:
-        """Texts (or pairs of texts) as a model takes them: `tokens`, `types` and `mask`, `[b, t]`.
+        """Texts (or pairs) as a model takes them: `tokens` and `mask`, `[b, t]`, for pairs `types`.
 
-        With the special tokens that the tokenizer's own template adds, cut to `length` tokens and
-        padded on the right with token 0 to the longest. A special token written in a text, such as
-        [MASK], is that token.
+        An encoder takes types for 0 where none are given, a decoder knows none. With the special
+        tokens that the tokenizer's own template adds, cut to `length` tokens and padded on the
+        right with token 0 to the longest. A special token written in a text, such as [MASK], is
+        that token.
         """
         backend = copy.deepcopy(self._backend)
         backend.no_padding()
@@ -176,7 +177,7 @@ class JsonTokenizer:
             batch["tokens"][i, : len(row.ids)] = row.ids
             batch["types"][i, : len(row.ids)] = row.type_ids
             batch["mask"][i, : len(row.ids)] = True
-        return batch
+        return batch if batch["types"].any() else {k: batch[k] for k in ("tokens", "mask")}
 
 
 def train_bpe(texts: Iterator[str], vocab_size: int) -> JsonTokenizer:
