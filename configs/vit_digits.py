@@ -4,7 +4,7 @@
 
 Four patches of 4x4 pixels, four layers 64 wide: 0.2 M parameters.
 Must reach: 0.963 test accuracy (a tuned scikit-learn MLPClassifier less one point: 0.973 - 0.010).
-Reached: 0.986, mean of seeds 0, 1, 2 (0.989, 0.989, 0.981), in under two minutes on 2 CPU cores.
+Reached: 0.985, mean of seeds 0, 1, 2 (0.983, 0.986, 0.986), in under two minutes on 2 CPU cores.
 Patch, pooling and rate were chosen on a fifth of the training digits.
 """
 
