@@ -66,7 +66,8 @@ def save_pretrained(
 def convert(source: Any, target: Any, layout: str | None = None) -> list[str]:
     """Writes a source anew, as layout 'hf' (Hugging Face) or 'zoo' (our own paths); by default as
     the other one; with it goes what lies beside the weights (tokenizer, processor). Tensor by
-    tensor: one is being read and turned while the one before is written. Returns the report.
+    tensor: one is read and turned while the one before is written, so that up to three tensors are
+    in memory (a transposed one stands there twice). Returns the report.
 
     Raises UserError as `load_pretrained` and `save_pretrained` do; no weights are left then.
     """

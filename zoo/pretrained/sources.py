@@ -102,7 +102,10 @@ def open_file(path: epath.Path) -> Source:
 
 
 def open_run(folder: epath.Path) -> Source:
-    """The newest sound checkpoint of a run: its averaged parameters where it keeps an average."""
+    """A run's newest checkpoint: its averaged parameters where it keeps an average.
+
+    Raises UserError when the run has written none yet, or when it is damaged.
+    """
     if not (folder / MODEL_FILE).exists():
         raise UserError(f"{folder}: {MODEL_FILE} is missing; a run writes it when it starts")
     values = read_json(folder / MODEL_FILE)
