@@ -134,9 +134,9 @@ def test_the_tokenizer_of_a_folder(tmp_path):
     assert gpt2.encode("ab ba").tolist() == [2, 3, 1, 0]
     assert gpt2.decode([2, 3, 1, 0]) == "ab ba"
     assert gpt2.vocab_size == 5  # and the end of a text
-    t5 = zoo.load_pretrained(copy_twin(tmp_path, "t5_headless", spiece__model="x"))
-    assert t5.tokenizer is None
-    assert t5.report == ("spiece.model: not read as a tokenizer; a tokenizer.json would be",)
+    other = zoo.load_pretrained(copy_twin(tmp_path, "gpt2_headless", spiece__model="x"))
+    assert other.tokenizer is None
+    assert other.report == ("spiece.model: not read as a tokenizer; a tokenizer.json would be",)
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"x": 0, "[UNK]": 1}, "[UNK]"))
     llama = copy_twin(tmp_path, "llama_tied", tokenizer__json=backend.to_str())
     assert zoo.load_pretrained(llama).tokenizer.encode("x").tolist() == [0]

@@ -9,6 +9,7 @@ from etils import epath
 
 from zoo.config import UserError
 from zoo.data.tokenizers import JsonTokenizer, from_gpt2_files, read_tokenizer
+from zoo.pretrained.sentencepiece_file import make_backend, parse_sentencepiece
 from zoo.pretrained.sources import read_json
 
 
@@ -33,13 +34,29 @@ def _read_tokenizer(folder: epath.Path, kind: Any) -> tuple[Any, tuple[str, ...]
         parts = [(folder / name).read_text() for name in ("vocab.json", "merges.txt")]
         return from_gpt2_files(*parts), ()
     if (folder / "vocab.txt").exists() and kind == "bert":
-        told = folder / "tokenizer_config.json"
-        settings = read_json(told) if told.exists() else {}
-        return from_wordpiece_vocab((folder / "vocab.txt").read_text(), settings), ()
+        text = (folder / "vocab.txt").read_text()
+        return from_wordpiece_vocab(text, _read_settings(folder)), ()
+    for name in ("spiece.model", "tokenizer.model"):
+        if (folder / name).exists() and kind in TEMPLATES:
+            data, settings = (folder / name).read_bytes(), _read_settings(folder)
+            try:
+                return from_sentencepiece(data, str(kind), settings), ()
+            except UserError as error:
+                raise UserError(f"{folder / name}: {error}") from None
     for name in ("spiece.model", "tokenizer.model", "vocab.txt"):
         if (folder / name).exists():
             return None, (f"{name}: not read as a tokenizer; a tokenizer.json would be",)
     return None, ()
+
+
+def _read_settings(folder: epath.Path) -> dict[str, Any]:
+    """tokenizer_config.json, with the tokens of added_tokens.json among its own."""
+    told, added = folder / "tokenizer_config.json", folder / "added_tokens.json"
+    settings = read_json(told) if told.exists() else {}
+    if added.exists() and "added_tokens_decoder" not in settings:
+        rows = {str(i): {"content": token} for token, i in read_json(added).items()}
+        settings["added_tokens_decoder"] = rows
+    return settings
 
 
 def from_wordpiece_vocab(vocab: str, settings: dict[str, Any]) -> JsonTokenizer:
@@ -68,3 +85,68 @@ def from_wordpiece_vocab(vocab: str, settings: dict[str, Any]) -> JsonTokenizer:
             special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
         )
     return JsonTokenizer(json.dumps(json.loads(backend.to_str())))
+
+
+# `model_type` -> what stands around a text and around a pair. BOS and EOS are the file's own; a
+# decoder's settings say whether it wants them.
+_DECODER = ("BOS $A EOS", "BOS $A EOS BOS $B EOS")
+TEMPLATES = {
+    "t5": ("$A </s>", "$A </s> $B </s>"),
+    "mt5": ("$A </s>", "$A </s> $B </s>"),
+    "albert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
+    **dict.fromkeys(("llama", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text"), _DECODER),
+}
+
+
+def from_sentencepiece(data: bytes, kind: str, settings: dict[str, Any]) -> JsonTokenizer:
+    """SentencePiece's model file with what transformers' tokenizer of this `model_type` adds.
+
+    `settings` are tokenizer_config.json's. T5 has 100 sentinels behind its pieces, `<extra_id_0>`
+    the last of all (Raffel et al. 2020). Raises UserError on what is no such file, and on added
+    tokens whose ids do not follow.
+    """
+    from tokenizers import normalizers, processors
+
+    backend = make_backend(parse_sentencepiece(data))
+    rows = settings.get("added_tokens_decoder", {})
+    added = {int(i): _text(row) for i, row in rows.items()}
+    if kind == "t5" and not added:
+        size, count = backend.get_vocab_size(), settings.get("extra_ids", 100)
+        added = {size + i: f"<extra_id_{count - 1 - i}>" for i in range(count)}
+    for i, token in sorted(added.items()):
+        if i >= backend.get_vocab_size():
+            backend.add_special_tokens([token])
+        if backend.token_to_id(token) != i:
+            raise UserError(f"the added token {token!r} should be {i}, which does not follow")
+    if kind == "albert" and settings.get("do_lower_case", True):
+        steps: list[Any] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+        if not settings.get("keep_accents", False):
+            steps += [normalizers.NFKD(), normalizers.StripAccents()]
+        steps += [normalizers.Lowercase(), backend.normalizer]
+        backend.normalizer = normalizers.Sequence(steps)  # type: ignore[assignment]
+    marks = {
+        "BOS": _text(settings.get("bos_token") or "<s>"),
+        "EOS": _text(settings.get("eos_token") or "</s>"),
+    }
+    wanted = {
+        "BOS": settings.get("add_bos_token", True),
+        "EOS": settings.get("add_eos_token", False),
+    }
+    templates = []
+    for template in TEMPLATES[kind]:
+        words = [w for w in template.split() if wanted.get(w, True)]
+        templates.append([marks.get(w, w) for w in words])
+    special = {w.partition(":")[0] for template in templates for w in template if w[0] != "$"}
+    ids = {token: backend.token_to_id(token) for token in special}
+    if None in ids.values():
+        missing = sorted(token for token, i in ids.items() if i is None)
+        raise UserError(f"the vocabulary has no {', '.join(missing)}, which stand around a text")
+    backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=templates[0], pair=templates[1], special_tokens=list(ids.items())
+    )
+    return JsonTokenizer(json.dumps(json.loads(backend.to_str())))
+
+
+def _text(token: Any) -> str:
+    """A token as the settings tell it: its text, or a table with its `content`."""
+    return str(token["content"] if isinstance(token, dict) else token)
