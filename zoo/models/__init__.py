@@ -112,7 +112,7 @@ def make_model(cls: type, fields: dict[str, Any], place: str) -> nn.Module:
     """
     model = cls(**convert_fields(model_fields(cls), fields, place))
     try:
-        jax.eval_shape(lambda: init_params(model))
+        param_shapes(model)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -156,3 +156,9 @@ def init_params(model: nn.Module, seed: int | jax.Array = 0) -> dict[str, Any]:
     key = jax.random.key(seed) if isinstance(seed, int) else seed
     inputs = [jnp.zeros(spec.shape, spec.dtype) for spec in model.input_specs()]  # type: ignore[attr-defined]
     return model.init(key, *inputs)["params"]
+
+
+@functools.lru_cache(maxsize=4)  # tracing a deep model takes seconds, and each step asks
+def param_shapes(model: nn.Module) -> dict[str, Any]:
+    """The parameters' shapes and dtypes, a plain nested dict; nothing is computed."""
+    return jax.eval_shape(lambda: init_params(model))

@@ -8,7 +8,6 @@ then that one alone, so that a conversion needs the memory of one tensor.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import jax
 import numpy as np
 
 from zoo.config import UserError
-from zoo.models import init_params
+from zoo.models import param_shapes
 from zoo.pretrained.safetensors_file import Entry, Tensors
 from zoo.tree import named_leaves, unstack_layers
 
@@ -113,10 +112,9 @@ def plan(table: Table, model: nn.Module) -> list[Piece]:
     return list(found.values())
 
 
-@functools.lru_cache(maxsize=4)  # tracing a deep model takes seconds, and each step asks
 def our_leaves(model: nn.Module) -> dict[str, Any]:
     """Canonical path -> shape and dtype of a model's parameters."""
-    return named_leaves(jax.eval_shape(lambda: unstack_layers(init_params(model))))
+    return named_leaves(jax.eval_shape(unstack_layers, param_shapes(model)))
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -130,12 +128,9 @@ def fill_path(pattern: str, numbers: Mapping[str, int]) -> str:
 
 
 def _their_shape(row: Row, shapes: list[Any], model: nn.Module) -> tuple[int, ...]:
-    turned = [
-        jax.eval_shape(
-            lambda x: row.turn.to_theirs(x, model), jax.ShapeDtypeStruct(shape, np.float32)
-        ).shape
-        for shape in shapes
-    ]
+    # One zero seen from everywhere: it has every shape and takes no memory.
+    zeros = [np.broadcast_to(np.float32(0), shape) for shape in shapes]
+    turned = [row.turn.to_theirs(zero, model).shape for zero in zeros]
     if len(turned) == 1:
         return turned[0]
     joined = list(turned[0])
