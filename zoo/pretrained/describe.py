@@ -13,7 +13,7 @@ from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bert import ALBERT, BERT
 from zoo.pretrained.distilbert import DISTILBERT
 from zoo.pretrained.electra import ELECTRA
-from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
 from zoo.pretrained.roberta import ROBERTA, XLM_ROBERTA
@@ -83,6 +83,8 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
 
 def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
     """A config.json, and what is lost when it is read again."""
+    if head_of(model) not in family.heads.values():
+        return {}, [f"head={head_of(model)!r}"]
     architecture = family.architecture(model)
     config = {
         "architectures": [architecture],
