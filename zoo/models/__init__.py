@@ -58,13 +58,17 @@ def _make_llama(name: str, **fields: Any) -> Decoder:
 
 
 def _make_encoder(name: str, **fields: Any) -> Encoder:
-    sizes = encoder.ALBERT_SIZES if name.startswith("albert") else encoder.BERT_SIZES
-    width, depth, num_heads, hidden = sizes[name]
-    row: dict[str, Any] = {"width": width, "depth": depth, "num_heads": num_heads}
-    row["hidden"] = hidden
-    if name.startswith("albert"):
-        row |= encoder.ALBERT
-    return Encoder(**{**row, **fields})
+    pooler = {"pooler": True} if fields.get("head") in encoder.POOLED else {}
+    return Encoder(**{**encoder.ROWS[name], **pooler, **fields})
+
+
+def _make_bert(depth: str, width: str, **fields: Any) -> Encoder:
+    row = {"width": int(width), "depth": int(depth), "hidden": 4 * int(width)}
+    return Encoder(**{**row, "num_heads": max(int(width) // 64, 1), **fields})
+
+
+# The names of Turc et al. 2019, all of heads of 64: bert_l8_h256.
+MODELS.add_pattern(r"bert_l([1-9]\d*)_h([1-9]\d*)", _make_bert)
 
 
 def _make_seq2seq(name: str, **fields: Any) -> Seq2Seq:
@@ -79,7 +83,7 @@ def _make_seq2seq(name: str, **fields: Any) -> Seq2Seq:
 for _make, *_tables in (
     (_make_decoder, decoder.SIZES),
     (_make_llama, decoder.LLAMA_SIZES),
-    (_make_encoder, encoder.BERT_SIZES, encoder.ALBERT_SIZES),
+    (_make_encoder, encoder.ROWS),
     (_make_seq2seq, seq2seq.T5_SIZES),
 ):
     for _table in _tables:

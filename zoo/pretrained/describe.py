@@ -11,9 +11,12 @@ import numpy as np
 from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bert import ALBERT, BERT
-from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.distilbert import DISTILBERT
+from zoo.pretrained.electra import ELECTRA
+from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.roberta import ROBERTA, XLM_ROBERTA
 from zoo.pretrained.sources import Source
 from zoo.pretrained.t5 import T5
 from zoo.pretrained.tensors import MemoryTensors
@@ -21,6 +24,7 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
+FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
 BARE = {"timm": TIMM, "npz": NPZ}  # files that say themselves what they are
 
 # Fields that say how a model runs or trains, not what it computes.
@@ -35,6 +39,9 @@ MEANT = {
     "num_groups": lambda m: m.depth,
     "decoder_depth": lambda m: m.depth,
 }
+
+# The heads without classes.
+UNCLASSED = ("lm", "masked_lm", "replaced_token", "span", "multiple_choice", "none")
 
 
 def family_of(source: Source) -> Family:
@@ -76,6 +83,8 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
 
 def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
     """A config.json, and what is lost when it is read again."""
+    if head_of(model) not in family.heads.values():
+        return {}, [f"head={head_of(model)!r}"]
     architecture = family.architecture(model)
     config = {
         "architectures": [architecture],
@@ -84,7 +93,10 @@ def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
     }
     head = family.heads[architecture]
     names = {"a.pooler.": np.zeros(0)} if _has(model, "pooler") or _has(model, "pre_logits") else {}
-    fields = family.read_config(TheirConfig(config, family.name), head, MemoryTensors(names))
+    try:
+        fields = family.read_config(TheirConfig(config, family.name), head, MemoryTensors(names))
+    except UserError as error:  # a value that this family does not take
+        return config, [str(error).removeprefix(f"{family.name}: ")]
     again = family.model_class(**fields)
     wanted, got = _meaning(model), _meaning(again)
     return config, [f"{k}={wanted[k]!r}" for k in wanted if wanted[k] != got[k]]
@@ -106,7 +118,7 @@ def _meaning(model: Any) -> dict[str, Any]:
             values[name] = meant(model)
     if "patch_size" in values and isinstance(values["patch_size"], int):
         values["patch_size"] = (values["patch_size"],) * 2
-    if values.get("head") in ("lm", "masked_lm", "span", "none"):
+    if values.get("head") in UNCLASSED:
         values["num_classes"] = 0
     return values
 

@@ -8,13 +8,18 @@ from typing import Any
 from etils import epath
 
 from zoo.config import UserError
-from zoo.data.tokenizers import JsonTokenizer, from_gpt2_files, read_tokenizer
+from zoo.data.tokenizers import JsonTokenizer, from_gpt2_files, make_byte_bpe, read_tokenizer
 from zoo.pretrained.sentencepiece_file import make_backend, parse_sentencepiece
 from zoo.pretrained.sources import read_json
 
+# `model_type` of the families that write a vocabulary as BERT does, and as RoBERTa does.
+BERT_LIKE = ("bert", "electra", "distilbert")
+ROBERTA_LIKE = ("roberta", "bart")
+
 
 def find_tokenizer(folder: epath.Path, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """(tokenizer or None, lines for the report): tokenizer.json, GPT-2's pair, BERT's vocab.txt.
+    """(tokenizer or None, lines for the report): tokenizer.json, the pair of GPT-2 or RoBERTa,
+    BERT's vocab.txt.
 
     Raises UserError on a file that is none.
     """
@@ -30,17 +35,18 @@ def find_tokenizer(folder: epath.Path, config: dict[str, Any]) -> tuple[Any, tup
 def _read_tokenizer(folder: epath.Path, kind: Any) -> tuple[Any, tuple[str, ...]]:
     if (folder / "tokenizer.json").exists():
         return read_tokenizer(folder), ()
+    settings = _read_settings(folder)
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        parts = [(folder / name).read_text() for name in ("vocab.json", "merges.txt")]
-        return from_gpt2_files(*parts), ()
-    if (folder / "vocab.txt").exists() and kind == "bert":
-        text = (folder / "vocab.txt").read_text()
-        return from_wordpiece_vocab(text, _read_settings(folder)), ()
+        vocab, merges = (folder / "vocab.json").read_text(), (folder / "merges.txt").read_text()
+        if kind in ROBERTA_LIKE:
+            return from_roberta_files(vocab, merges, settings), ()
+        return from_gpt2_files(vocab, merges), ()
+    if (folder / "vocab.txt").exists() and kind in BERT_LIKE:
+        return from_wordpiece_vocab((folder / "vocab.txt").read_text(), settings), ()
     for name in ("spiece.model", "tokenizer.model"):
         if (folder / name).exists() and kind in TEMPLATES:
-            data, settings = (folder / name).read_bytes(), _read_settings(folder)
             try:
-                return from_sentencepiece(data, str(kind), settings), ()
+                return from_sentencepiece((folder / name).read_bytes(), str(kind), settings), ()
             except UserError as error:
                 raise UserError(f"{folder / name}: {error}") from None
     for name in ("spiece.model", "tokenizer.model", "vocab.txt"):
@@ -57,6 +63,26 @@ def _read_settings(folder: epath.Path) -> dict[str, Any]:
         rows = {str(i): {"content": token} for token, i in read_json(added).items()}
         settings["added_tokens_decoder"] = rows
     return settings
+
+
+def from_roberta_files(vocab: str, merges: str, settings: dict[str, Any]) -> JsonTokenizer:
+    """RoBERTa's tokenizer (Liu et al. 2019) from vocab.json, merges.txt, tokenizer_config.json.
+
+    `<s> A </s>` and `<s> A </s></s> B </s>`, all of one type. As in the published tokenizer.json,
+    `<mask>` takes the space before it along.
+    """
+    from tokenizers import AddedToken, pre_tokenizers, processors
+
+    ids, space = json.loads(vocab), bool(settings.get("add_prefix_space", False))
+    backend = make_byte_bpe(vocab, merges)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    names = [t for t in ("<s>", "<pad>", "</s>", "<unk>", "<mask>") if t in ids]
+    backend.add_special_tokens(
+        [AddedToken(t, lstrip=t == "<mask>", normalized=False) for t in names]
+    )
+    end, start = (("</s>", ids["</s>"]), ("<s>", ids["<s>"]))
+    backend.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=space)
+    return JsonTokenizer(backend.to_str())
 
 
 def from_wordpiece_vocab(vocab: str, settings: dict[str, Any]) -> JsonTokenizer:
