@@ -16,9 +16,8 @@ from zoo.models.attention import (
     attention_weights,
     choose_attend,
     relative_buckets,
-    rotary_angles,
-    rotate,
 )
+from zoo.models.rotary import rotary_angles, rotate
 
 
 def make_qkv(b=2, t=5, s=5, n=6, k=6, h=4):

@@ -10,7 +10,8 @@ import pytest
 
 import zoo
 from zoo.config import UserError
-from zoo.models.decoder import LLAMA_SIZES, SIZES, Decoder
+from zoo.models.decoder import Decoder
+from zoo.models.decoder_sizes import LLAMA_SIZES, SIZES
 from zoo.tree import count_params, named_leaves, stack_layers
 
 SMALL = Decoder(width=24, depth=2, num_heads=3, vocab_size=50, num_positions=16)
@@ -183,6 +184,14 @@ LLAMA_COUNTS = {
     "llama2_70b": 68_976_648_192,
     "llama3_8b": 8_030_261_248,
     "llama3_70b": 70_553_706_496,
+    "llama3.1_8b": 8_030_261_248,
+    "llama3.1_70b": 70_553_706_496,
+    "llama3.1_405b": 405_853_388_800,
+    "llama3.2_1b": 1_235_814_400,
+    "llama3.2_3b": 3_212_749_824,
+    "smollm2_135m": 134_515_008,
+    "smollm2_360m": 361_821_120,
+    "smollm2_1.7b": 1_711_376_384,
 }
 LLAMA = zoo.create_model(
     "llama3_8b", width=24, depth=2, num_heads=6, num_kv_heads=2, hidden=40, vocab_size=50

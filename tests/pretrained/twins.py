@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import twin_cases_decoder
 from safetensors.numpy import load_file, save_file
 
 FOLDER = pathlib.Path(__file__).parent / "twins"
@@ -180,6 +181,10 @@ CASES: tuple[Case, ...] = (
         recorded=False,
     ),
 )
+
+FAMILIES |= twin_cases_decoder.FAMILIES
+LAYERS += twin_cases_decoder.LAYERS
+CASES += tuple(_case(name, head, **more) for name, head, more in twin_cases_decoder.CASES)
 
 
 def make_twin(case: Case, folder: str | pathlib.Path) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
-from zoo.models import decoder, encoder, seq2seq, vit
+from zoo.models import decoder_sizes, encoder, seq2seq, vit
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
 from zoo.models.mlp import MLP
@@ -45,7 +45,7 @@ MODELS.add_pattern(rf"vit_({'|'.join(vit.SIZES)})([1-9]\d*)", _make_vit)
 
 
 def _make_decoder(name: str, **fields: Any) -> Decoder:
-    width, depth, num_heads, num_positions = decoder.SIZES[name]
+    width, depth, num_heads, num_positions = decoder_sizes.SIZES[name]
     row = {"width": width, "depth": depth, "num_heads": num_heads, "num_positions": num_positions}
     return Decoder(**{**row, **fields})
 
@@ -53,8 +53,9 @@ def _make_decoder(name: str, **fields: Any) -> Decoder:
 def _make_llama(name: str, **fields: Any) -> Decoder:
     sizes = ("width", "depth", "num_heads", "num_kv_heads", "hidden", "vocab_size")
     keys = (*sizes, "num_positions", "rotary_base", "norm_epsilon")
-    row = dict(zip(keys, decoder.LLAMA_SIZES[name], strict=True))
-    return Decoder(**{**decoder.LLAMA, **row, **fields})
+    row = dict(zip(keys, decoder_sizes.LLAMA_SIZES[name], strict=True))
+    own = decoder_sizes.OWN.get(name.split("_")[0], {})
+    return Decoder(**{**decoder_sizes.LLAMA, **row, **own, **fields})
 
 
 def _make_encoder(name: str, **fields: Any) -> Encoder:
@@ -81,8 +82,8 @@ def _make_seq2seq(name: str, **fields: Any) -> Seq2Seq:
 
 
 for _make, *_tables in (
-    (_make_decoder, decoder.SIZES),
-    (_make_llama, decoder.LLAMA_SIZES),
+    (_make_decoder, decoder_sizes.SIZES),
+    (_make_llama, decoder_sizes.LLAMA_SIZES),
     (_make_encoder, encoder.ROWS),
     (_make_seq2seq, seq2seq.T5_SIZES),
 ):

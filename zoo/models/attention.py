@@ -1,4 +1,4 @@
-"""Attention: parts for each platform, rotary and relative positions, one Linen module.
+"""Attention: parts for each platform, relative positions, one Linen module.
 
 The letters of the shapes are those of `layers.py`. A key/value head (`k`) is shared by the `n / k`
 query heads that lie side by side (Ainslie et al. 2023).
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import UserError
+from zoo.models.rotary import Rotary, rotate
 
 Attend = Callable[..., Any]
 """An attention part, `(q, k, v, mask, causal, bias, scale) -> out`: q `b t n h`, k and v
@@ -23,7 +24,6 @@ Attend = Callable[..., Any]
 back only; bias `1 n t s`, added to the scores, or None; scale of the scores, None: `h ** -0.5`."""
 
 Initializer = Callable[..., Any]
-Rotary = tuple[Float[Array, "#b t h"], Float[Array, "#b t h"]]  # cosines, sines
 
 
 def attention_weights(
@@ -167,25 +167,6 @@ class Attention(nn.Module):
         if self.num_heads % num_kv_heads:
             raise UserError(f"{self.num_heads} heads cannot share {num_kv_heads} key/value heads")
         return self.head_dim or width // self.num_heads, num_kv_heads
-
-
-def rotary_angles(positions: Int[Array, "b t"], head_dim: int, base: float) -> Rotary:
-    """Cosines and sines of rotary positions (Su et al. 2021), `b t h`, in float32.
-
-    Component i of a head is turned with component i + h/2, by position * base ** (-2 i / h).
-    """
-    rates = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles = positions[..., None].astype(jnp.float32) * jnp.concatenate([rates, rates])
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(
-    x: Float[Array, "b t n h"], cos: Float[Array, "#b t h"], sin: Float[Array, "#b t h"]
-) -> Float[Array, "b t n h"]:
-    """Turns each pair of components by its angle."""
-    first, second = jnp.split(x, 2, axis=-1)
-    turned = jnp.concatenate([-second, first], axis=-1)
-    return (x * cos[:, :, None] + turned * sin[:, :, None]).astype(x.dtype)
 
 
 def relative_buckets(

@@ -23,53 +23,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import UserError
-from zoo.models.attention import Attend, Attention, attend, rotary_angles
+from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
 from zoo.models.layers import Activation, FeedForward, drop, make_norm
+from zoo.models.rotary import RotaryScaling, rotary_angles
 from zoo.models.stack import init_stack_cache, run_stack
-
-# name -> width, depth, heads, positions; vocabulary 50,257 and feed-forward 4 * width throughout.
-# GPT-2: the four published sizes. GPT-3: table 2.1 of Brown et al. 2020, dense attention in all
-# layers; its 24 heads of 128 in a width of 2,048 (XL) and its width of 5,140 (13B) do not add up to
-# the table's own totals, 16 heads and 5,120 do.
-SIZES = {
-    "gpt2": (768, 12, 12, 1024),
-    "gpt2_medium": (1024, 24, 16, 1024),
-    "gpt2_large": (1280, 36, 20, 1024),
-    "gpt2_xl": (1600, 48, 25, 1024),
-    "gpt3_125m": (768, 12, 12, 2048),
-    "gpt3_350m": (1024, 24, 16, 2048),
-    "gpt3_760m": (1536, 24, 16, 2048),
-    "gpt3_1.3b": (2048, 24, 16, 2048),
-    "gpt3_2.7b": (2560, 32, 32, 2048),
-    "gpt3_6.7b": (4096, 32, 32, 2048),
-    "gpt3_13b": (5120, 40, 40, 2048),
-    "gpt3_175b": (12288, 96, 96, 2048),
-}
-
-# name -> width, depth, heads, key/value heads, feed-forward width, vocabulary, positions, rotary
-# base, norm epsilon: the published config.json files of Llama 1, 2 and 3.
-LLAMA_SIZES = {
-    "llama_7b": (4096, 32, 32, 32, 11008, 32000, 2048, 10_000.0, 1e-6),
-    "llama_13b": (5120, 40, 40, 40, 13824, 32000, 2048, 10_000.0, 1e-6),
-    "llama_33b": (6656, 60, 52, 52, 17920, 32000, 2048, 10_000.0, 1e-6),
-    "llama_65b": (8192, 80, 64, 64, 22016, 32000, 2048, 10_000.0, 1e-5),
-    "llama2_7b": (4096, 32, 32, 32, 11008, 32000, 4096, 10_000.0, 1e-5),
-    "llama2_13b": (5120, 40, 40, 40, 13824, 32000, 4096, 10_000.0, 1e-5),
-    "llama2_70b": (8192, 80, 64, 8, 28672, 32000, 4096, 10_000.0, 1e-5),
-    "llama3_8b": (4096, 32, 32, 8, 14336, 128256, 8192, 500_000.0, 1e-5),
-    "llama3_70b": (8192, 80, 64, 8, 28672, 128256, 8192, 500_000.0, 1e-5),
-}
-# What all of them have beside their size.
-LLAMA = {
-    "positions": "rotary",
-    "norm": "rms",
-    "activation": "silu",
-    "gated": True,
-    "attention_bias": False,
-    "mlp_bias": False,
-    "tied": False,
-}
 
 
 class Decoder(nn.Module):
@@ -85,6 +43,7 @@ class Decoder(nn.Module):
     num_positions: int = 1024
     positions: Literal["learned", "rotary"] = "learned"
     rotary_base: float = 10_000.0
+    rotary_scaling: RotaryScaling | None = None
     norm: Literal["layer", "rms"] = "layer"
     norm_epsilon: float = 1e-5
     activation: Activation = "gelu_tanh"
@@ -155,7 +114,8 @@ class Decoder(nn.Module):
         if self.positions == "rotary":
             if positions is None:
                 positions = start + jnp.arange(x.shape[1])[None]
-            return x, rotary_angles(positions, self._head_dim(), self.rotary_base)
+            how = (self._head_dim(), self.rotary_base, self.rotary_scaling)
+            return x, rotary_angles(positions, *how)
         init = nn.initializers.normal(self.initializer_range)
         pos = self.param("pos", init, (self.num_positions, self.width), self.param_dtype)
         if positions is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import flax.linen as nn
@@ -132,6 +133,8 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     for key in ("dtype", "param_dtype"):
         if key in fields:
             fields[key] = jnp.dtype(fields[key]).name
+    if fields.get("rotary_scaling") is not None:
+        fields["rotary_scaling"] = asdict(fields["rotary_scaling"])
     return {"format": 1, "class": name, "fields": fields}
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo.config import UserError
-from zoo.models.decoder import LLAMA as STYLE
 from zoo.models.decoder import Decoder
+from zoo.models.decoder_sizes import LLAMA as STYLE
 from zoo.pretrained.bridge import Row, Table, linear_rows
 from zoo.pretrained.family import (
     THEIR_ACTIVATIONS,
@@ -16,6 +15,7 @@ from zoo.pretrained.family import (
     find_prefix,
     make_labels,
 )
+from zoo.pretrained.rotary import read_rotary, write_rotary
 from zoo.pretrained.safetensors_file import Tensors
 
 
@@ -33,8 +33,6 @@ def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, A
         "head_dim": None if head_dim == width // heads else head_dim,
         "hidden": config.get("intermediate_size", 11008),
         "vocab_size": config.get("vocab_size", 32000),
-        "num_positions": config.get("max_position_embeddings", 2048),
-        "rotary_base": _read_rotary_base(config),
         "activation": config.activation("hidden_act", "silu"),
         "attention_bias": config.get("attention_bias", False),
         "mlp_bias": config.get("mlp_bias", False),
@@ -44,19 +42,8 @@ def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, A
         "num_classes": config.num_labels(),
         "initializer_range": config.get("initializer_range", 0.02),
     }
-    return {**STYLE, **fields}
-
-
-def _read_rotary_base(config: TheirConfig) -> float:
-    """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
-    own = config.get("rope_parameters", {}) or config.get("rope_scaling", {})
-    kind = own.get("rope_type", own.get("type", "default"))
-    if kind != "default":
-        raise UserError(
-            f"{config.place}: scaled rotary positions ({kind!r}) are not supported, only 'default'"
-        )
-    # Before version 5 it stood beside the others.
-    return TheirConfig({**config.values, **own}, config.place).get("rope_theta", 10_000.0)
+    length = config.get("max_position_embeddings", 2048)
+    return {**STYLE, **fields, **read_rotary(config, length)}
 
 
 def write_config(model: Decoder) -> dict[str, Any]:
@@ -69,14 +56,13 @@ def write_config(model: Decoder) -> dict[str, Any]:
         "head_dim": model.head_dim or model.width // model.num_heads,
         "intermediate_size": model.hidden or 4 * model.width,
         "vocab_size": model.vocab_size,
-        "max_position_embeddings": model.num_positions,
-        "rope_theta": model.rotary_base,
         "hidden_act": THEIR_ACTIVATIONS[model.activation],
         "attention_bias": model.attention_bias,
         "mlp_bias": model.mlp_bias,
         "rms_norm_eps": model.norm_epsilon,
         "tie_word_embeddings": model.tied,
         "initializer_range": model.initializer_range,
+        **write_rotary(model),
         **make_labels(model.num_classes),
     }
 
