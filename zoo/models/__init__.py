@@ -13,15 +13,16 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
-from zoo.models import decoder_sizes, encoder, seq2seq, vit
+from zoo.models import decoder_sizes, encoder, mixer, seq2seq, vit
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
+from zoo.models.mixer import Mixer
 from zoo.models.mlp import MLP
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.vit import ViT
 from zoo.registry import Registry
 
-CLASSES: dict[str, type] = {c.__name__: c for c in (MLP, ViT, Decoder, Encoder, Seq2Seq)}
+CLASSES: dict[str, type] = {c.__name__: c for c in (MLP, ViT, Decoder, Encoder, Seq2Seq, Mixer)}
 """Class name -> class, for files that say what model they hold."""
 
 MODELS = Registry("model")
@@ -42,6 +43,18 @@ for _size in vit.SIZES:
             lambda size=_size, patch=str(_patch), **fields: _make_vit(size, patch, **fields),
         )
 MODELS.add_pattern(rf"vit_({'|'.join(vit.SIZES)})([1-9]\d*)", _make_vit)
+
+
+def _make_mixer(size: str, patch: str, **fields: Any) -> Mixer:
+    keys = ("width", "depth", "tokens_hidden", "hidden")
+    row = dict(zip(keys, mixer.SIZES[size], strict=True))
+    return Mixer(**{**row, "patch_size": int(patch), **fields})
+
+
+for _size in mixer.SIZES:
+    for _patch in mixer.PATCHES:
+        MODELS.add(f"mixer_{_size}{_patch}", functools.partial(_make_mixer, _size, str(_patch)))
+MODELS.add_pattern(rf"mixer_({'|'.join(mixer.SIZES)})([1-9]\d*)", _make_mixer)
 
 
 def _make_decoder(name: str, **fields: Any) -> Decoder:

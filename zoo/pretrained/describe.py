@@ -17,6 +17,8 @@ from zoo.pretrained.electra import ELECTRA
 from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.mixer import NPZ as MIXER_NPZ
+from zoo.pretrained.mixer import TIMM as MIXER_TIMM
 from zoo.pretrained.roberta import ROBERTA, XLM_ROBERTA
 from zoo.pretrained.sources import Source
 from zoo.pretrained.t5 import T5
@@ -26,7 +28,11 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
 FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
-BARE = {"timm": TIMM, "npz": NPZ}  # files that say themselves what they are
+# Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
+BARE: dict[str, dict[str, Family]] = {
+    "timm": {"stem.proj.weight": MIXER_TIMM, "": TIMM},
+    "npz": {"stem/kernel": MIXER_NPZ, "": NPZ},
+}
 
 # Fields that say how a model runs or trains, not what it computes.
 RUNNING = ("scan_layers", "remat", "attend", "dtype", "param_dtype")
@@ -48,7 +54,8 @@ UNCLASSED = ("lm", "masked_lm", "replaced_token", "span", "multiple_choice", "no
 def family_of(source: Source) -> Family:
     """The family of a file. Raises UserError on one we do not have."""
     if source.layout in BARE:
-        return BARE[source.layout]
+        names = source.tensors.names()
+        return next(f for key, f in BARE[source.layout].items() if not key or key in names)
     name = source.config.get("model_type")
     family = FAMILIES.get(str(name))
     if family is None:
