@@ -89,6 +89,14 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
     raise UserError(f"no layout of transformers fits the model: {name} has no {', '.join(wrong)}")
 
 
+def layouts_of(model: nn.Module) -> list[str]:
+    """The files that can hold a model: `model_type`s of transformers, and BARE's layouts."""
+    named = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    fitting = [f.name for f in named if not _try_family(f, model)[1]]
+    bare = [k for k, rows in BARE.items() if type(model) in [f.model_class for f in rows.values()]]
+    return fitting + bare
+
+
 def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
     """A config.json, and what is lost when it is read again."""
     if head_of(model) not in family.heads.values():
