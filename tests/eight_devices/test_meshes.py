@@ -214,6 +214,7 @@ FAMILIES = {
     "bert": ("bert_base", {"num_heads": 4, "head": "masked_lm"}, 1),
     "bert_sequence": ("bert_base", {"num_heads": 4, "head": "sequence", "num_classes": 4}, 1),
     "albert": ("albert_base", {"num_heads": 4, "embedding_width": 8, "head": "masked_lm"}, 1),
+    "electra": ("electra_small", {"num_heads": 4, "embedding_width": 8}, 1),
     "llama": ("llama3_8b", {"num_heads": 4, "num_kv_heads": 2}, 1),
     "t5": ("t5_v1_1_small", {"num_heads": 4, "head_dim": 4}, 2),
 }
@@ -268,6 +269,7 @@ find_gradient_alone = functools.cache(
         ("bert", True, (1, 4, 2)),
         ("bert_sequence", False, (1, 2, 4)),
         ("albert", True, (2, 2, 2)),
+        ("electra", False, (2, 2, 2)),
         ("llama", False, (1, 2, 4)),  # half a key/value head a device
         ("llama", True, (2, 2, 2)),
         ("t5", False, (2, 2, 2)),

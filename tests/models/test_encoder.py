@@ -1,4 +1,4 @@
-"""BERT and ALBERT: their tables, one stack in every form, and who sees whom."""
+"""Encoders: their tables, one stack in every form, heads, positions, and who sees whom."""
 
 import functools
 
@@ -9,24 +9,51 @@ import pytest
 
 import zoo
 from zoo.config import UserError
+from zoo.models import encoder
 from zoo.tree import count_params, named_leaves, stack_layers, unstack_layers
 
-# As the publishers' code counts, the pooler included.
+# As transformers counts its headless models, the pooler included where there is one; ELECTRA with
+# the head of its pre-training.
 PUBLISHED = {
     "bert_tiny": 4_385_920,
     "bert_mini": 11_170_560,
     "bert_small": 28_763_648,
     "bert_medium": 41_373_184,
     "bert_base": 109_482_240,
+    "bert_base_cased": 108_310_272,
+    "bert_base_multilingual_uncased": 167_356_416,
+    "bert_base_multilingual_cased": 177_853_440,
+    "bert_base_chinese": 102_267_648,
     "bert_large": 335_141_888,
+    "bert_large_cased": 333_579_264,
+    "minilm_l6_h384": 22_713_216,
+    "minilm_l12_h384": 33_360_000,
     "albert_base": 11_683_584,
     "albert_large": 17_683_968,
     "albert_xlarge": 58_724_864,
     "albert_xxlarge": 222_595_584,
+    "roberta_base": 124_645_632,
+    "roberta_large": 355_359_744,
+    "distilroberta_base": 82_118_400,
+    "xlm_roberta_base": 278_043_648,
+    "xlm_roberta_large": 559_890_432,
+    "electra_small": 13_549_057,
+    "electra_base": 109_483_009,
+    "electra_large": 335_142_913,
+    "electra_small_generator": 13_546_682,
+    "electra_base_generator": 33_740_602,
+    "electra_large_generator": 51_295_290,
+    "distilbert_base": 66_362_880,
+    "distilbert_base_cased": 65_190_912,
+    "distilbert_base_multilingual_cased": 134_734_080,
 }
 SIZES = {"width": 16, "num_heads": 2, "hidden": 32, "vocab_size": 50, "num_positions": 10}
 BERT = zoo.create_model("bert_base", **SIZES, depth=2)
 ALBERT = zoo.create_model("albert_base", **SIZES, depth=4, embedding_width=8)
+# Ten tokens fit, as in the others.
+ROBERTA = zoo.create_model("roberta_base", **{**SIZES, "num_positions": 12}, depth=2)
+ELECTRA = zoo.create_model("electra_small", **SIZES, depth=2, embedding_width=8, head="none")
+DISTILBERT = zoo.create_model("distilbert_base", **SIZES, depth=2)
 # One row a place, so that each row may change in its own place.
 TOKENS = jnp.tile(jnp.array([[5, 17, 3, 42, 8, 8, 23, 31, 2, 11]]), (10, 1))
 OTHER = jnp.where(jnp.eye(10, dtype=bool), 7, TOKENS)
@@ -68,7 +95,26 @@ def test_sizes(name):
 
 
 def test_every_size_is_counted():
-    assert set(PUBLISHED) == set(zoo.list_models("bert_*") + zoo.list_models("albert_*"))
+    assert set(PUBLISHED) == set(encoder.ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "count"),
+    [
+        ("bert_l8_h256", {}, 14_329_600),  # of the 24 of Turc et al.
+        ("bert_base", {"head": "multiple_choice"}, 109_483_009),
+        ("roberta_base", {"head": "masked_lm", "pooler": False}, 124_697_433),
+        ("roberta_base", {"head": "sequence"}, 124_647_170),
+        ("xlm_roberta_base", {"head": "masked_lm", "pooler": False}, 278_295_186),
+        ("electra_small", {"head": "none"}, 13_483_008),
+        ("electra_small", {"head": "sequence"}, 13_549_314),
+        ("distilbert_base", {"head": "masked_lm"}, 66_985_530),
+        ("distilbert_base", {"head": "sequence"}, 66_955_010),
+    ],
+    ids=str,
+)
+def test_heads_are_counted(name, fields, count):
+    assert count_params(shapes_of(zoo.create_model(name, **fields, scan_layers=True))) == count
 
 
 def test_the_published_masked_lm_is_counted():
@@ -169,12 +215,45 @@ def test_types_matter():
     assert jnp.abs(after - before).max(-1).min() > 1e-4
 
 
+def test_roberta_counts_real_tokens():
+    """Padding on the left changes nothing, and nothing given counts from 0."""
+    model, tokens = ROBERTA.clone(depth=1), TOKENS[:2]
+    apply = functools.partial(jax.jit(model.apply), {"params": noisy_params(model)})
+    padded, _ = apply(tokens, mask=jnp.broadcast_to(jnp.arange(10) >= 4, tokens.shape))
+    alone, _ = apply(tokens[:, 4:])
+    np.testing.assert_allclose(padded[:, 4:], alone, atol=1e-5)
+    counted, _ = apply(tokens[:, 4:], positions=jnp.broadcast_to(jnp.arange(6), (2, 6)))
+    np.testing.assert_allclose(counted, alone, atol=1e-5)
+
+
+def test_a_model_without_types():
+    kernel = noisy_params(DISTILBERT)
+    assert "embed_types" not in kernel
+    with pytest.raises(UserError, match="no sentence types"):
+        jax.eval_shape(DISTILBERT.apply, {"params": kernel}, TOKENS, types=TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("base", "activation"), [(BERT, jnp.tanh), (ELECTRA, encoder.ACTIVATIONS["gelu"])]
+)
+def test_choices_are_rows(base, activation):
+    model = base.clone(head="multiple_choice", pooler=True)
+    params = noisy_params(model)
+    output, aux = jax.jit(model.apply)({"params": params}, TOKENS[:6])
+    assert output.shape == (6,)
+    pooler = aux["hidden"][-1, :, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"]
+    expected = activation(pooler) @ params["head"]["kernel"][:, 0] + params["head"]["bias"]
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("base", [BERT, ALBERT], ids=["bert", "albert"])
 @pytest.mark.parametrize(
     ("head", "shape"),
     [
         ("none", (3, 10, 16)),
         ("masked_lm", (3, 10, 50)),
+        ("replaced_token", (3, 10)),
+        ("multiple_choice", (3,)),
         ("token", (3, 10, 5)),
         ("span", (3, 10, 2)),
         ("sequence", (3, 5)),
@@ -188,7 +267,7 @@ def test_heads(head, shape, base):
     assert aux["hidden"].shape == (model.depth, 3, 10, 16)
     assert aux["attention"].shape == (model.depth, 3, 2, 10, 10)
     bare = model.clone(pooler=False)
-    if head != "sequence":
+    if head not in encoder.POOLED:
         _, aux = jax.eval_shape(bare.apply, {"params": shapes_of(bare)}, TOKENS[:3])
         assert "pooled" not in aux
 
@@ -198,6 +277,7 @@ def test_heads(head, shape, base):
     [
         ({"num_positions": 9}, "has 9 positions, not 10"),
         ({"head": "sequence", "pooler": False}, "set pooler=True"),
+        ({"padding_position": 1}, "has 8 positions, not 10"),
         ({"depth": 3, "num_groups": 2}, "3 layers cannot share 2 groups"),
         ({"num_heads": 3}, "width of 16 does not divide into 3 heads"),
     ],

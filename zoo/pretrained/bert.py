@@ -80,7 +80,7 @@ def write_config(model: Encoder) -> dict[str, Any]:
         "intermediate_size": model.hidden,
         "vocab_size": model.vocab_size,
         "max_position_embeddings": model.num_positions,
-        "type_vocab_size": model.num_types,
+        "type_vocab_size": model.num_types or 1,  # none: read again, it is another model
         "hidden_act": THEIR_ACTIVATIONS[model.activation],
         "layer_norm_eps": model.norm_epsilon,
         "tie_word_embeddings": model.tied,

@@ -61,6 +61,7 @@ def write_config(model: Encoder) -> dict[str, Any]:
 
 
 def make_table(model: Encoder, names: list[str] | None) -> Table:
+    """`pre_classifier` is the pooler."""
     p = find_prefix("distilbert.", model.head, names)
     layer, block = p + "transformer.layer.{i}.", "blocks/{i}/"
     rows = bert.embedding_rows(p)

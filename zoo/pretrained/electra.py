@@ -39,6 +39,7 @@ def write_config(model: Encoder) -> dict[str, Any]:
 
 
 def make_table(model: Encoder, names: list[str] | None) -> Table:
+    """Each head that pools calls the pooler by another name."""
     p = find_prefix("electra.", model.head, names)
     rows = [*bert.body_rows(p), *linear_rows(f"{p}embeddings_project", "embed_proj")]
     if model.head == "sequence":

@@ -33,6 +33,7 @@ def write_config(model: Encoder) -> dict[str, Any]:
 
 
 def make_table(model: Encoder, names: list[str] | None) -> Table:
+    """A classifier's own first layer is the pooler; that of the pre-training is left aside."""
     p = find_prefix("roberta.", model.head, names)
     ignored = dict(bert.POSITION_IDS)
     rows = bert.body_rows(p)
