@@ -10,17 +10,21 @@ import numpy as np
 
 from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
+from zoo.pretrained.bart import BART, MBART
 from zoo.pretrained.bert import ALBERT, BERT
-from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.marian import MARIAN
 from zoo.pretrained.sources import Source
-from zoo.pretrained.t5 import T5
+from zoo.pretrained.t5 import MT5, T5
 from zoo.pretrained.tensors import MemoryTensors
 from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
-FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
+FAMILIES: dict[str, Family] = {
+    f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5, MT5, MARIAN, BART, MBART)
+}
 BARE = {"timm": TIMM, "npz": NPZ}  # files that say themselves what they are
 
 # Fields that say how a model runs or trains, not what it computes.
@@ -64,6 +68,7 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
     candidates = [f for f in FAMILIES.values() if type(model) is f.model_class]
     if not candidates:
         raise UserError(f"transformers has no class for a {type(model).__name__} of ours")
+    candidates = [f for f in candidates if head_of(model) in f.heads.values()]
     tried = []
     for family in candidates:
         config, wrong = _try_family(family, model)
