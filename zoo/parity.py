@@ -15,6 +15,7 @@ import numpy as np
 from zoo.config import UserError
 from zoo.console import align
 from zoo.models.seq2seq import Seq2Seq
+from zoo.models.transformer import Transformer
 from zoo.models.vit import ViT
 from zoo.pretrained import load_pretrained
 from zoo.pretrained.describe import family_of
@@ -22,20 +23,16 @@ from zoo.pretrained.family import Family, TheirConfig
 from zoo.pretrained.sources import Source, find_source
 
 LAYERS: tuple[str, ...] = (
-    "ViTLayer",
-    "GPT2Block",
-    "BertLayer",
-    "AlbertLayer",
-    "LlamaDecoderLayer",
-    "T5Block",
-    "ElectraLayer",
-    "RobertaLayer",
-    "XLMRobertaLayer",
+    *("ViTLayer", "GPT2Block", "LlamaDecoderLayer"),
+    *("BertLayer", "AlbertLayer", "ElectraLayer", "RobertaLayer", "XLMRobertaLayer"),
     "TransformerBlock",  # DistilBERT's
+    *("T5Block", "MT5Block", "MarianEncoderLayer", "MarianDecoderLayer"),
+    *("BartEncoderLayer", "BartDecoderLayer", "MBartEncoderLayer", "MBartDecoderLayer"),
 )
 LENGTH = 33  # odd, and far enough for T5 to pool distances
 PADDING = 5
 SIDES = ("encoder", "decoder")
+PAIRS = (Seq2Seq, Transformer)  # take a source and a target
 # Our inputs -> theirs.
 NAMES = {
     "tokens": "input_ids",
@@ -108,7 +105,9 @@ def compare(source: Any) -> Comparison:
     loaded = load_pretrained(found.folder, dtype="float32")
     with _silence(transformers):
         peer, notes = _load_peer(torch, transformers, found, family_of(found))
-    inputs = make_inputs(loaded.model, _choose_padding(peer.config, loaded.model))
+    padding = _choose_padding(peer.config, loaded.model)
+    end = getattr(peer.config, "eos_token_id", None)
+    inputs = make_inputs(loaded.model, padding, end if isinstance(end, int) else 2)
     theirs = run_peer(torch, peer, inputs)
     ours = run_model(loaded.model, loaded.params, inputs)
     # ViT and BERT without a pooler's weights: theirs is drawn at random, ours is another thing.
@@ -180,7 +179,7 @@ def _choose_padding(config: Any, model: Any) -> int:
     return padding
 
 
-def make_inputs(model: Any, padding: int = 0) -> Arrays:
+def make_inputs(model: Any, padding: int = 0, end: int = 2) -> Arrays:
     """Two images or two rows of tokens by our names, always the same; the second row is padded."""
     random = np.random.default_rng(0)
     if isinstance(model, ViT):
@@ -194,9 +193,12 @@ def make_inputs(model: Any, padding: int = 0) -> Arrays:
         mask[1, max(length - PADDING, 1) :] = False
         return np.where(mask, tokens, padding).astype(np.int32), mask
 
-    if isinstance(model, Seq2Seq):
-        source, source_mask = make_rows(LENGTH)
-        target, target_mask = make_rows(LENGTH - 6)
+    if isinstance(model, PAIRS):
+        length = min(LENGTH, getattr(model, "num_positions", LENGTH))
+        source, source_mask = make_rows(length)
+        if model.head in ("sequence", "span"):
+            return _shift(source, source_mask, padding, end)
+        target, target_mask = make_rows(max(length - 6, 1))
         masks = {"source_mask": source_mask, "target_mask": target_mask}
         return {"source": source, "target": target, **masks}
     tokens, mask = make_rows(min(LENGTH, model.input_specs()[0].shape[1]))
@@ -206,13 +208,25 @@ def make_inputs(model: Any, padding: int = 0) -> Arrays:
     return inputs
 
 
+def _shift(source: np.ndarray, mask: np.ndarray, padding: int, end: int) -> Arrays:
+    """Texts with one end each, by which BART's classifier finds its place, and they themselves a
+    place later as the target."""
+    other = min({0, 1, 2} - {padding, end})
+    source = np.where(source == end, other, source)
+    source[[0, 1], mask.sum(1) - 1] = end
+    target = np.where(mask, np.roll(source, 1, axis=1), padding)
+    target[:, 0] = end
+    target = target.astype(np.int32)
+    return {"source": source, "target": target, "source_mask": mask, "target_mask": mask}
+
+
 def run_model(model: Any, params: Any, inputs: Arrays) -> Arrays:
     """Name of a layer -> our output."""
 
     @jax.jit
     def run(params: Any, inputs: Any) -> dict[str, Any]:
         output, aux = model.apply({"params": params}, **inputs)
-        if isinstance(model, Seq2Seq):
+        if isinstance(model, PAIRS):
             stacks = {f"{side}/": aux[side]["hidden"] for side in SIDES}
         else:
             stacks = {"": aux["hidden"]}
@@ -245,8 +259,8 @@ def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
     hooks = []
     for path, module in model.named_modules():
         if type(module).__name__ in LAYERS:
-            side = path.split(".")[0]
-            side = f"{side}/" if "source" in inputs else ""
+            side = "decoder/" if "decoder." in path else "encoder/"
+            side = side if "source" in inputs else ""
             hooks.append(
                 module.register_forward_hook(lambda *args, side=side: keep(side, args[-1]))
             )

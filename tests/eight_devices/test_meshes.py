@@ -217,6 +217,7 @@ FAMILIES = {
     "electra": ("electra_small", {"num_heads": 4, "embedding_width": 8}, 1),
     "llama": ("llama3_8b", {"num_heads": 4, "num_kv_heads": 2}, 1),
     "t5": ("t5_v1_1_small", {"num_heads": 4, "head_dim": 4}, 2),
+    "bart": ("bart_base", {"num_heads": 4, "target_vocab_size": 32}, 2),
 }
 
 
@@ -274,6 +275,7 @@ find_gradient_alone = functools.cache(
         ("llama", True, (2, 2, 2)),
         ("t5", False, (2, 2, 2)),
         ("t5", True, (1, 4, 2)),
+        ("bart", False, (2, 2, 2)),
     ],
     ids=str,
 )

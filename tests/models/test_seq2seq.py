@@ -24,6 +24,16 @@ PUBLISHED = {
     "t5_v1_1_large": 783_150_080,
     "t5_v1_1_xl": 2_849_757_184,
     "t5_v1_1_xxl": 11_135_332_352,
+    "mt5_small": 300_176_768,
+    "mt5_base": 582_401_280,
+    "mt5_large": 1_229_581_312,
+    "mt5_xl": 3_742_619_648,
+    "mt5_xxl": 12_921_057_280,
+    "byt5_small": 299_637_760,
+    "byt5_base": 581_653_248,
+    "byt5_large": 1_228_183_552,
+    "byt5_xl": 3_737_801_728,
+    "byt5_xxl": 12_906_899_328,
 }
 SIZES = {"width": 16, "depth": 2, "num_heads": 2, "head_dim": 6, "hidden": 32, "vocab_size": 50}
 T5 = zoo.create_model("t5_small", **SIZES)
@@ -68,7 +78,13 @@ def test_sizes(name):
 
 
 def test_every_size_is_counted():
-    assert set(PUBLISHED) == set(zoo.list_models("t5_*"))
+    names = [n for glob in ("t5_*", "mt5_*", "byt5_*") for n in zoo.list_models(glob)]
+    assert set(PUBLISHED) == set(names)
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large", "xl", "xxl"])
+def test_flan_is_version_1_1(size):
+    assert zoo.create_model(f"flan_t5_{size}") == zoo.create_model(f"t5_v1_1_{size}")
 
 
 # Forms are compared with each other, so the compiler may save its pains.

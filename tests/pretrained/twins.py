@@ -27,12 +27,14 @@ from typing import Any
 
 import numpy as np
 import twin_cases_decoder
+import twin_cases_seq2seq
 from safetensors.numpy import load_file, save_file
 
 FOLDER = pathlib.Path(__file__).parent / "twins"
 """The recorded twins, a folder a case."""
 
-LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer", "T5Block")
+LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer")
+LAYERS += twin_cases_seq2seq.LAYERS
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,7 +47,9 @@ class Case:
     model: str  # the class in transformers
     config: str
     arguments: dict[str, Any]
-    inputs: str  # tokens, types (tokens and token types), choices (three a row), images, pair
+    # tokens, types (tokens and token types), choices (three a row), images, pair, shifted (the
+    # target is the source's)
+    inputs: str
     length: int  # of a row of tokens; a pair's target is two shorter
     # config.json says only what `arguments` say, under the old names, as most files on the hub do;
     # otherwise it is what transformers 5 writes, every default included.
@@ -56,7 +60,7 @@ class Case:
     def has_own_t5_head(self) -> bool:
         """T5 v1.1 as published. A fresh T5 of transformers 5 is tied whatever its config says."""
         untied = self.arguments.get("tie_word_embeddings") is False
-        return self.model == "T5ForConditionalGeneration" and untied and self.published
+        return self.model.endswith("T5ForConditionalGeneration") and untied and self.published
 
 
 VIT = {
@@ -84,23 +88,13 @@ LLAMA = {
     "max_position_embeddings": 32,
     "vocab_size": 50,
 }
-T5 = {
-    "d_model": 16,
-    "d_kv": 8,
-    "d_ff": 32,
-    "num_layers": 2,
-    "num_heads": 2,
-    "vocab_size": 50,
-    "decoder_start_token_id": 0,
-    "initializer_factor": 0.05,  # the noise is what counts, as in the other families
-}
 
 
 FAMILIES = {
     "vit": ("ViT", VIT, "images"),
     "gpt2": ("GPT2", GPT2, "tokens"),
     "llama": ("Llama", LLAMA, "tokens"),
-    "t5": ("T5", T5, "pair"),
+    **twin_cases_seq2seq.FAMILIES,
 }
 
 
@@ -140,47 +134,8 @@ CASES: tuple[Case, ...] = (
     _case("llama_wide_heads", "ForCausalLM", head_dim=6, num_key_value_heads=2, rope_theta=5e5),
     _case("llama_headless", "Model"),
     _case("llama_classifier", "ForSequenceClassification", pad_token_id=0, num_labels=3),
-    _case("t5_v1", "ForConditionalGeneration", published=True),
-    _case(
-        "t5_v1_1",
-        "ForConditionalGeneration",
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        published=True,
-    ),
-    # As transformers 5 writes a v1.1 made from its config: tied after all, and yet not scaled.
-    _case(
-        "t5_unscaled",
-        "ForConditionalGeneration",
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    ),
-    _case(
-        "t5_silu",
-        "ForConditionalGeneration",
-        feed_forward_proj="gated-silu",
-        d_kv=6,
-        num_decoder_layers=3,
-    ),
-    _case(
-        "t5_far",
-        "ForConditionalGeneration",
-        relative_attention_num_buckets=8,
-        relative_attention_max_distance=10,
-        length=15,
-    ),
-    # Distances 16 and 32 fall on the edges of the usual buckets.
-    _case("t5_edges", "ForConditionalGeneration", length=35),
-    _case("t5_headless", "Model", d_kv=12),
-    _case(
-        "t5_gated_headless",
-        "Model",
-        feed_forward_proj="gated-gelu",
-        num_layers=3,
-        num_decoder_layers=2,
-        recorded=False,
-    ),
 )
+CASES += tuple(_case(name, head, **more) for name, head, more in twin_cases_seq2seq.CASES)
 
 FAMILIES |= twin_cases_decoder.FAMILIES
 LAYERS += twin_cases_decoder.LAYERS
@@ -220,6 +175,10 @@ def make_inputs(case: Case) -> Arrays:
         return {"images": 0.2 * random.normal(size=(*shape, channels)).astype(np.float32)}
     vocabulary = case.arguments["vocab_size"]
     tokens, mask = _make_tokens(random, vocabulary, case.length, padding=3)
+    if case.inputs == "shifted":
+        tokens[[0, 1], mask.sum(1) - 1] = 2  # the end of a text, from where it is classified
+        pair = {"source": tokens, "source_mask": mask, "target_mask": mask}
+        return {**pair, "target": np.roll(tokens, 1, axis=1) * mask.astype(np.int32)}
     if case.inputs == "pair":
         target, target_mask = _make_tokens(random, vocabulary, case.length - 2, padding=2)
         target[:, 0] = 0  # T5 begins to write from its padding token
@@ -273,15 +232,18 @@ def _build_model(case: Case):
         model = getattr(transformers, case.model)(config).eval()
         if case.has_own_t5_head:
             model.lm_head = torch.nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if hasattr(model, "final_logits_bias"):  # a buffer of theirs: moved, and with a gradient
+            model.final_logits_bias = torch.nn.Parameter(model.final_logits_bias)
         for module in model.modules():
-            if type(module).__name__ == "T5LayerNorm":
+            if type(module).__name__ in ("T5LayerNorm", "MT5LayerNorm"):
                 module.weight.fill_(1)  # the initializer factor shrinks T5's norms too
         for parameter in model.parameters():  # yields a tied one once
-            parameter.add_(torch.randn_like(parameter) * 0.05)
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
         # Small embeddings show the first norm's epsilon; large kernels show the form of the
         # activation and sharpen the attention (T5's is sharper by itself: its scores are not
         # scaled). A tied head is an embedding.
-        gain = 3 if case.inputs == "pair" else 5
+        gain = 3 if case.config in ("T5Config", "MT5Config") else 5
         for module in model.modules():
             is_kernel = isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
             if is_kernel and module is not model.get_output_embeddings():
@@ -323,7 +285,9 @@ def _forward(model, case: Case, inputs: Arrays) -> dict[str, Any]:
     hooks = []
     for path, module in model.named_modules():
         if type(module).__name__ in LAYERS:
-            side = f"{path.split('.')[0]}/hidden" if case.inputs == "pair" else "hidden"
+            side = "hidden"
+            if "target" in inputs:
+                side = "decoder/hidden" if "decoder." in path else "encoder/hidden"
             outputs = hidden.setdefault(side, [])  # a shared layer adds one at each call
             hooks.append(module.register_forward_hook(lambda *x, to=outputs: to.append(x[-1])))
     try:

@@ -13,16 +13,19 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
-from zoo.models import decoder_sizes, encoder, mixer, seq2seq, vit
+from zoo.models import decoder_sizes, encoder, mixer, seq2seq, transformer, vit
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
 from zoo.models.mixer import Mixer
 from zoo.models.mlp import MLP
 from zoo.models.seq2seq import Seq2Seq
+from zoo.models.transformer import Transformer
 from zoo.models.vit import ViT
 from zoo.registry import Registry
 
-CLASSES: dict[str, type] = {c.__name__: c for c in (MLP, ViT, Decoder, Encoder, Seq2Seq, Mixer)}
+CLASSES: dict[str, type] = {
+    c.__name__: c for c in (MLP, ViT, Mixer, Decoder, Encoder, Seq2Seq, Transformer)
+}
 """Class name -> class, for files that say what model they hold."""
 
 MODELS = Registry("model")
@@ -86,23 +89,33 @@ MODELS.add_pattern(r"bert_l([1-9]\d*)_h([1-9]\d*)", _make_bert)
 
 
 def _make_seq2seq(name: str, **fields: Any) -> Seq2Seq:
-    width, depth, num_heads, head_dim, hidden = seq2seq.T5_SIZES[name]
-    row: dict[str, Any] = {"width": width, "depth": depth, "num_heads": num_heads}
-    row |= {"head_dim": head_dim, "hidden": hidden}
-    if "v1_1" in name:
-        row |= seq2seq.V1_1
-    return Seq2Seq(**{**row, **fields})
+    tables: dict[str, tuple[int, ...]] = {**seq2seq.T5_SIZES, **seq2seq.FLAN_SIZES}
+    sizes = {**tables, **seq2seq.MT5_SIZES}[name]
+    keys = ("width", "depth", "num_heads", "head_dim", "hidden", "decoder_depth", "vocab_size")
+    row: dict[str, Any] = dict(zip(keys, sizes, strict=False))
+    is_first = name in seq2seq.T5_SIZES and "v1_1" not in name
+    return Seq2Seq(**{**row, **({} if is_first else seq2seq.V1_1), **fields})
+
+
+def _make_transformer(name: str, **fields: Any) -> Transformer:
+    *sizes, more = transformer.SIZES[name]
+    keys = ("width", "depth", "num_heads", "hidden", "vocab_size", "num_positions")
+    return Transformer(**{**dict(zip(keys, sizes, strict=True)), **more, **fields})
 
 
 for _make, *_tables in (
     (_make_decoder, decoder_sizes.SIZES),
     (_make_llama, decoder_sizes.LLAMA_SIZES),
     (_make_encoder, encoder.ROWS),
-    (_make_seq2seq, seq2seq.T5_SIZES),
+    (_make_seq2seq, seq2seq.T5_SIZES, seq2seq.FLAN_SIZES),
 ):
     for _table in _tables:
         for _name in _table:
             MODELS.add(_name, functools.partial(_make, _name))
+for _name in seq2seq.MT5_SIZES:
+    MODELS.add(_name, functools.partial(_make_seq2seq, _name))
+for _name in transformer.SIZES:
+    MODELS.add(_name, functools.partial(_make_transformer, _name))
 
 
 def list_models(glob: str = "*") -> list[str]:

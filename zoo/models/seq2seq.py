@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.models.attention import Attend, Attention, RelativePositions, attend
-from zoo.models.blocks import PreNormBlock
+from zoo.models.blocks import PostNormBlock, PreNormBlock
 from zoo.models.layers import Activation, FeedForward, drop, make_norm
 from zoo.models.stack import run_stack
 
@@ -38,27 +38,55 @@ T5_SIZES = {
     "t5_v1_1_xl": (2048, 24, 32, 64, 5120),
     "t5_v1_1_xxl": (4096, 24, 64, 64, 10240),
 }
+# Version 1.1 trained further on instructions (Chung et al. 2022): the same models.
+FLAN_SIZES = {
+    f"flan_t5_{size}": T5_SIZES[f"t5_v1_1_{size}"]
+    for size in ("small", "base", "large", "xl", "xxl")
+}
+# name -> the same, depth of the decoder, vocabulary; all else as in version 1.1. mT5 (Xue et al.
+# 2021): version 1.1 with a vocabulary of 101 languages. ByT5 (Xue et al. 2022) reads bytes.
+MT5_SIZES = {
+    "mt5_small": (512, 8, 6, 64, 1024, 8, 250112),
+    "mt5_base": (768, 12, 12, 64, 2048, 12, 250112),
+    "mt5_large": (1024, 24, 16, 64, 2816, 24, 250112),
+    "mt5_xl": (2048, 24, 32, 64, 5120, 24, 250112),
+    "mt5_xxl": (4096, 24, 64, 64, 10240, 24, 250112),
+    "byt5_small": (1472, 12, 6, 64, 3584, 4, 384),
+    "byt5_base": (1536, 18, 12, 64, 3968, 6, 384),
+    "byt5_large": (1536, 36, 16, 64, 3840, 12, 384),
+    "byt5_xl": (2560, 36, 32, 64, 6720, 12, 384),
+    "byt5_xxl": (4672, 36, 64, 64, 12352, 12, 384),
+}
 # What version 1.1 has beside its size.
 V1_1 = {"activation": "gelu_tanh", "gated": True, "tied": False, "scale_logits": False}
 
 
 class Tower(nn.Module):
-    """One of the two stacks, with its relative positions and its last norm."""
+    """One of the two stacks, on embedded tokens: the parts it is given act in the order below."""
 
-    block: PreNormBlock
+    block: PreNormBlock | PostNormBlock
     depth: int
-    relative: RelativePositions
-    norm: nn.Module
-    dropout: float
+    dropout: float  # before the blocks
     scan: bool
     remat: str
+    pos: Any = None  # adds absolute positions
+    embed_norm: Any = None
+    relative: RelativePositions | None = None
+    norm: Any = None  # after the blocks
+    end_dropout: float = 0.0
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b t d"], mask: Bool[Array, "b t"] | None, cross: dict[str, Any]
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        places = jnp.arange(x.shape[1])
-        attn = {"bias": self.relative(places, places), "mask": widen(mask)}
+        attn = {"mask": widen(mask)}
+        if self.pos is not None:
+            x = self.pos(x)
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
+        if self.relative is not None:
+            places = jnp.arange(x.shape[1])
+            attn["bias"] = self.relative(places, places)
         x, aux = run_stack(
             self.block,
             self.depth,
@@ -67,7 +95,9 @@ class Tower(nn.Module):
             scan=self.scan,
             remat=self.remat,
         )
-        return drop(self.norm(x), self.dropout, "dropout_end"), aux
+        if self.norm is not None:
+            x = self.norm(x)
+        return drop(x, self.end_dropout, "dropout_end"), aux
 
 
 class Seq2Seq(nn.Module):
@@ -158,8 +188,17 @@ class Seq2Seq(nn.Module):
             self.param_dtype,
             parent=None,
         )
-        remat = self.remat if train else "none"
-        return Tower(block, depth, relative, norm(), dropout, self.scan_layers, remat, name=name)
+        return Tower(
+            block,
+            depth,
+            dropout,
+            self.scan_layers,
+            self.remat if train else "none",
+            relative=relative,
+            norm=norm(),
+            end_dropout=dropout,
+            name=name,
+        )
 
     def _attention(self, causal: bool) -> Attention:
         # Scores are not scaled: the queries' initialisation carries h ** -0.5.

@@ -28,7 +28,7 @@ RULES: tuple[Rule, ...] = (
     # 2x2x2 CPU devices; tests/eight_devices found it). So the embedding's output stays whole, and
     # the layers of an MLP take turns.
     (r"embed/kernel$", ("fsdp", None)),
-    (r"embed/embedding$", (None, "fsdp")),
+    (r"embed(_target)?/embedding$", (None, "fsdp")),
     (r"(^|/)fc\d*[13579]/kernel$", ("fsdp", "tensor")),
     (r"(^|/)fc\d*[02468]/kernel$", ("tensor", "fsdp")),
     (r"^head/kernel$", ("fsdp", None)),

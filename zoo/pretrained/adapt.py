@@ -212,7 +212,8 @@ def _keep(leaf: _Leaf) -> _Change | None:
 
 def _fit_positions(leaf: _Leaf) -> _Change | None:
     """Positions of a text model."""
-    if leaf.path != "pos" or leaf.axis_of("num_positions") != 0 or not leaf.old or not leaf.new:
+    is_pos = leaf.path == "pos" or leaf.path.endswith("/pos/embedding")
+    if not is_pos or not leaf.old or not leaf.new or leaf.old[1:] != leaf.new[1:]:
         return None
     old, new = leaf.old[0], leaf.new[0]
     line = f"{leaf.path}: {old} -> {new} positions, "

@@ -11,23 +11,26 @@ import numpy as np
 
 from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
+from zoo.pretrained.bart import BART, MBART
 from zoo.pretrained.bert import ALBERT, BERT
 from zoo.pretrained.distilbert import DISTILBERT
 from zoo.pretrained.electra import ELECTRA
 from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.marian import MARIAN
 from zoo.pretrained.mixer import NPZ as MIXER_NPZ
 from zoo.pretrained.mixer import TIMM as MIXER_TIMM
 from zoo.pretrained.roberta import ROBERTA, XLM_ROBERTA
 from zoo.pretrained.sources import Source
-from zoo.pretrained.t5 import T5
+from zoo.pretrained.t5 import MT5, T5
 from zoo.pretrained.tensors import MemoryTensors
 from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
-FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
+FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT)}
 FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
+FAMILIES |= {f.name: f for f in (T5, MT5, MARIAN, BART, MBART)}
 # Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
 BARE: dict[str, dict[str, Family]] = {
     "timm": {"stem.proj.weight": MIXER_TIMM, "": TIMM},
@@ -79,6 +82,7 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
     candidates = [f for f in FAMILIES.values() if type(model) is f.model_class]
     if not candidates:
         raise UserError(f"transformers has no class for a {type(model).__name__} of ours")
+    candidates = [f for f in candidates if head_of(model) in f.heads.values()]
     tried = []
     for family in candidates:
         config, wrong = _try_family(family, model)

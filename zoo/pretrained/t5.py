@@ -1,7 +1,8 @@
-"""T5 1.0, 1.1 and Flan: config and keys of transformers' files."""
+"""T5 1.0, 1.1, Flan, mT5 and ByT5: config and keys of transformers' files."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,37 +14,44 @@ from zoo.pretrained.safetensors_file import Tensors
 
 # In a T5 config 'gated-gelu' means the tanh form, 'gelu' by itself the exact one.
 GATED_GELU = "gated-gelu"
+# Where the two differ: depth, heads, feed-forward width, vocabulary, activation. ByT5's files say
+# that they are T5's.
+DEFAULTS = {"t5": (6, 8, 2048, 32128, "relu"), "mt5": (8, 6, 1024, 250112, GATED_GELU)}
 
 
-def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any]:
+def read_config(
+    config: TheirConfig, head: str, tensors: Tensors, kind: str = "t5"
+) -> dict[str, Any]:
     """Fields of a Seq2Seq."""
-    depth = config.get("num_layers", 6)
+    depth, num_heads, hidden, vocab_size, usual = DEFAULTS[kind]
+    depth = config.get("num_layers", depth)
     decoder_depth = config.get("num_decoder_layers", depth)
     tied = config.get("tie_word_embeddings", True)
-    activation, gated = _read_activation(config)
+    scaled = config.get("scale_decoder_outputs", tied) if kind == "t5" else False
+    activation, gated = _read_activation(config, usual)
     return {
         "width": config.get("d_model", 512),
         "depth": depth,
         "decoder_depth": None if decoder_depth == depth else decoder_depth,
-        "num_heads": config.get("num_heads", 8),
+        "num_heads": config.get("num_heads", num_heads),
         "head_dim": config.get("d_kv", 64),
-        "hidden": config.get("d_ff", 2048),
-        "vocab_size": config.get("vocab_size", 32128),
+        "hidden": config.get("d_ff", hidden),
+        "vocab_size": config.get("vocab_size", vocab_size),
         "num_buckets": config.get("relative_attention_num_buckets", 32),
         "max_distance": config.get("relative_attention_max_distance", 128),
         "activation": activation,
         "gated": gated,
         # transformers 5 says "tied" of every T5: where the file has a head of its own, that counts.
         "tied": tied and not _has_own_head(tensors),
-        "scale_logits": config.get("scale_decoder_outputs", tied),
+        "scale_logits": scaled,
         "head": head,
         "norm_epsilon": config.get("layer_norm_epsilon", 1e-6),
         "dropout": config.get("dropout_rate", 0.1),
     }
 
 
-def _read_activation(config: TheirConfig) -> tuple[str, bool]:
-    name = config.get("feed_forward_proj", "relu")
+def _read_activation(config: TheirConfig, usual: str) -> tuple[str, bool]:
+    name = config.get("feed_forward_proj", usual)
     gated = name.startswith("gated-")
     name = "gelu_new" if name == GATED_GELU else name.removeprefix("gated-")
     return (
@@ -118,11 +126,24 @@ def make_table(model: Seq2Seq, names: list[str] | None) -> Table:
     return Table(tuple(rows), copies, ignored=ignored)
 
 
+def _heads(name: str) -> dict[str, str]:
+    return {f"{name}ForConditionalGeneration": "lm", f"{name}Model": "none"}
+
+
 T5 = Family(
     "t5",
     Seq2Seq,
-    {"T5ForConditionalGeneration": "lm", "T5WithLMHeadModel": "lm", "T5Model": "none"},
+    {**_heads("T5"), "T5WithLMHeadModel": "lm"},
     read_config,
+    write_config,
+    make_table,
+)
+# Comes after T5, which says the same: what is written is a T5.
+MT5 = Family(
+    "mt5",
+    Seq2Seq,
+    _heads("MT5"),
+    functools.partial(read_config, kind="mt5"),
     write_config,
     make_table,
 )

@@ -24,6 +24,7 @@ from zoo.models import MODELS, create_model, model_fields
 from zoo.models.attention import Attend, choose_attend
 from zoo.models.encoder import Encoder
 from zoo.models.seq2seq import Seq2Seq
+from zoo.models.transformer import Transformer
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
 from zoo.tasks import TASKS, make_task
@@ -131,7 +132,7 @@ def build_model(
     says, and `attend` is the attention of the platform."""
     made = MODELS.get(config.model.name)
     cls = made if isinstance(made, type) else type(made())
-    if cls in (Encoder, Seq2Seq):
+    if cls in (Encoder, Seq2Seq, Transformer):
         raise UserError(
             f"model.name={config.model.name!r}: no task trains an {cls.__name__} yet; "
             "zoo.load_pretrained and model.apply use one"
