@@ -21,7 +21,8 @@ from zoo.pretrained.describe import family_of
 from zoo.pretrained.family import Family, TheirConfig
 from zoo.pretrained.sources import Source, find_source
 
-LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer", "T5Block")
+LAYERS: tuple[str, ...] = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "T5Block")
+LAYERS += ("LlamaDecoderLayer", "DeiTLayer", "Dinov2Layer", "Dinov2WithRegistersLayer")
 LENGTH = 33  # odd, and far enough for T5 to pool distances
 PADDING = 5
 SIDES = ("encoder", "decoder")

@@ -20,7 +20,7 @@ from zoo.config import UserError
 from zoo.models import ViT, init_params
 from zoo.tree import STACK, named_leaves, unstack_layers
 
-HEADS = ("head", "classifier", "pooler", "pre_logits")
+HEADS = ("head", "head_dist", "classifier", "pooler", "pre_logits")
 # Fields that change what equal shapes mean: an equal shape is no proof that a leaf fits.
 FIXED = ("patch_size", "num_heads")
 POSSIBLE = (

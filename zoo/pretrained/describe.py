@@ -11,7 +11,9 @@ import numpy as np
 from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bert import ALBERT, BERT
-from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.deit import DEIT
+from zoo.pretrained.dinov2 import DINOV2, DINOV2_REGISTERS
+from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
 from zoo.pretrained.mixer import NPZ as MIXER_NPZ
@@ -22,7 +24,9 @@ from zoo.pretrained.tensors import MemoryTensors
 from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
-FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
+FAMILIES: dict[str, Family] = {
+    f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5, DEIT, DINOV2, DINOV2_REGISTERS)
+}
 # Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
 BARE: dict[str, dict[str, Family]] = {
     "timm": {"stem.proj.weight": MIXER_TIMM, "": TIMM},
@@ -68,7 +72,8 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
 
     Raises UserError that names the fields in the way of the family that comes nearest.
     """
-    candidates = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    families = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    candidates = [f for f in families if head_of(model) in f.heads.values()]
     if not candidates:
         raise UserError(f"transformers has no class for a {type(model).__name__} of ours")
     tried = []
@@ -115,6 +120,8 @@ def _meaning(model: Any) -> dict[str, Any]:
         values["patch_size"] = (values["patch_size"],) * 2
     if values.get("head") in ("lm", "masked_lm", "span", "none"):
         values["num_classes"] = 0
+    if values.get("distillation") == "head" and not values["num_classes"]:
+        values["distillation"] = "token"
     return values
 
 
