@@ -23,6 +23,7 @@ from zoo.pretrained.family import Family, TheirConfig
 from zoo.pretrained.sources import Source, find_source
 
 LAYERS: tuple[str, ...] = (
+    *("DeiTLayer", "Dinov2Layer", "Dinov2WithRegistersLayer"),
     *("ViTLayer", "GPT2Block", "LlamaDecoderLayer"),
     *("BertLayer", "AlbertLayer", "ElectraLayer", "RobertaLayer", "XLMRobertaLayer"),
     "TransformerBlock",  # DistilBERT's

@@ -34,6 +34,7 @@ from zoo.train.rows import read_rows
 from zoo.tree import named_leaves
 
 SMALL_GPT = {"width": 16, "depth": 2, "num_heads": 2, "num_positions": 16}
+MORE = {"layer_scale": 0.5, "gated": True, "num_registers": 2, "distillation": "head"}
 SMALL_MIXER = {"width": 16, "depth": 2, "tokens_hidden": 8, "hidden": 32}
 # Two layers: how one's output lies is what the next one's kernels meet.
 VIT = ModelConfig("vit_ti4", SMALL_VIT)
@@ -41,6 +42,8 @@ MODELS = {
     "vit": VIT,
     "vit_mean_scanned": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "mean"}, scan_layers=True),
     "vit_map": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "map"}),
+    # Layer scale, a gated feed-forward, registers, both heads.
+    "vit_more": ModelConfig("vit_ti4", {**SMALL_VIT, **MORE}),
     "mixer": ModelConfig("mixer_s4", SMALL_MIXER),
     "mixer_scanned": ModelConfig("mixer_s4", SMALL_MIXER, scan_layers=True),
     "mlp": ModelConfig("mlp", {"widths": (32, 16)}),
@@ -103,6 +106,7 @@ def run_alone(name):
         ("vit_mean_scanned", (1, 4, 2)),
         ("vit_mean_scanned", (2, 2, 2)),
         ("vit_map", (2, 2, 2)),
+        ("vit_more", (2, 2, 2)),
         ("mixer", (2, 2, 2)),
         ("mixer_scanned", (1, 4, 2)),
         ("mlp", (1, 2, 4)),

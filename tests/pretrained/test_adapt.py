@@ -110,6 +110,32 @@ def test_an_image_of_another_size(pooling, old_grid, new_grid):
     np.testing.assert_array_equal(new["pos"][prefix:], grid.reshape(-1, 16))
 
 
+@pytest.mark.parametrize(
+    ("fields", "prefix"),
+    [({"num_registers": 4, "layer_scale": 1.0}, 1), ({"distillation": "head"}, 2)],
+    ids=["registers", "distilled"],
+)
+def test_registers_have_no_place_and_the_distillation_token_has_one(fields, prefix):
+    old, new, report = adapt(vit(**fields), vit(image_size=(12, 20), **fields))
+    assert_others_kept(old, new, "pos")
+    kept = "1 prefix token kept" if prefix == 1 else "2 prefix tokens kept"
+    assert report == [f"pos: 4x6 -> 3x5 grid, bicubic; {kept}"]
+    np.testing.assert_array_equal(new["pos"][:prefix], old["pos"][:prefix])
+    grid = resize_grid(old["pos"][prefix:].reshape(4, 6, 16), 3, 5)
+    np.testing.assert_array_equal(new["pos"][prefix:], grid.reshape(-1, 16))
+
+
+def test_both_heads_of_a_distilled_model_begin_anew():
+    distilled = {"distillation": "head"}
+    _, _, report = adapt(vit(**distilled), vit(num_classes=7, **distilled))
+    assert sorted(report) == [
+        "head: 3 -> 7 classes, initialised anew",
+        "head_dist: 3 -> 7 classes, initialised anew",
+    ]
+    _, _, report = adapt(vit(**distilled), vit(distillation="token"))
+    assert report == ["head_dist: not in the new model, dropped"]
+
+
 def test_computed_positions_need_no_change():
     old, new, report = adapt(vit(positions="sincos"), vit(positions="sincos", image_size=(32, 8)))
     assert report == []

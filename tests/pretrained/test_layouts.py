@@ -24,6 +24,7 @@ from zoo.tree import is_stacked, named_leaves
 RECORDED = [case.name for case in CASES if case.recorded]
 FEW = ["vit_oblong", "gpt2_classifier", "bert_untied", "albert_headless", "llama_tied", "t5_v1_1"]
 INPUTS = ("tokens", "types", "mask", "images", "source", "target", "source_mask", "target_mask")
+INPUTS += ("masked", "noise")
 
 
 def check_output(loaded, twin, tolerance):

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import twin_cases_decoder
 import twin_cases_seq2seq
+import twin_cases_vision as vision
 from safetensors.numpy import load_file, save_file
 
 FOLDER = pathlib.Path(__file__).parent / "twins"
@@ -35,6 +36,7 @@ FOLDER = pathlib.Path(__file__).parent / "twins"
 
 LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer")
 LAYERS += twin_cases_seq2seq.LAYERS
+LAYERS += vision.LAYERS
 
 Arrays = dict[str, np.ndarray]
 
@@ -47,8 +49,8 @@ class Case:
     model: str  # the class in transformers
     config: str
     arguments: dict[str, Any]
-    # tokens, types (tokens and token types), choices (three a row), images, pair, shifted (the
-    # target is the source's)
+    # tokens, types (tokens and token types), choices (three a row), images, masked, noise, pair,
+    # shifted (the target is the source's)
     inputs: str
     length: int  # of a row of tokens; a pair's target is two shorter
     # config.json says only what `arguments` say, under the old names, as most files on the hub do;
@@ -141,6 +143,8 @@ FAMILIES |= twin_cases_decoder.FAMILIES
 LAYERS += twin_cases_decoder.LAYERS
 CASES += tuple(_case(name, head, **more) for name, head, more in twin_cases_decoder.CASES)
 
+CASES += vision.make_cases(_case, FAMILIES)
+
 
 def make_twin(case: Case, folder: str | pathlib.Path) -> None:
     """Writes `config.json`, `model.safetensors` and `reference.safetensors` into the folder."""
@@ -167,12 +171,8 @@ def make_twin(case: Case, folder: str | pathlib.Path) -> None:
 def make_inputs(case: Case) -> Arrays:
     """Two rows; of tokens, the second is padded on the right with token 0."""
     random = np.random.default_rng(_seed(case))
-    if case.inputs == "images":
-        size = case.arguments["image_size"]
-        shape = (2, *(size if isinstance(size, list) else (size, size)))
-        channels = case.arguments.get("num_channels", 3)
-        # Faint images: before the first norm the epsilon must be seen.
-        return {"images": 0.2 * random.normal(size=(*shape, channels)).astype(np.float32)}
+    if case.inputs in vision.INPUTS:
+        return vision.make_inputs(case, random)
     vocabulary = case.arguments["vocab_size"]
     tokens, mask = _make_tokens(random, vocabulary, case.length, padding=3)
     if case.inputs == "shifted":
@@ -288,6 +288,7 @@ def _forward(model, case: Case, inputs: Arrays) -> dict[str, Any]:
             side = "hidden"
             if "target" in inputs:
                 side = "decoder/hidden" if "decoder." in path else "encoder/hidden"
+            side = vision.name_side(path) if case.inputs == "noise" else side
             outputs = hidden.setdefault(side, [])  # a shared layer adds one at each call
             hooks.append(module.register_forward_hook(lambda *x, to=outputs: to.append(x[-1])))
     try:
@@ -310,7 +311,7 @@ def _name_inputs(inputs: Arrays, dtype) -> dict[str, Any]:
     import torch
 
     if "images" in inputs:
-        return {"pixel_values": torch.tensor(inputs["images"].transpose(0, 3, 1, 2), dtype=dtype)}
+        return vision.name_inputs(inputs, dtype)
     names = {
         "tokens": "input_ids",
         "mask": "attention_mask",

@@ -48,6 +48,26 @@ for _size in vit.SIZES:
 MODELS.add_pattern(rf"vit_({'|'.join(vit.SIZES)})([1-9]\d*)", _make_vit)
 
 
+def _make_deit(size: str, row: dict[str, Any], **fields: Any) -> ViT:
+    return _make_vit(vit.DEIT_SIZES[size], "16", **{**row, **fields})
+
+
+def _make_dinov2(size: str, row: dict[str, Any], **fields: Any) -> ViT:
+    keys = ("width", "depth", "num_heads", "hidden")
+    sizes = dict(zip(keys, vit.DINOV2_SIZES[size], strict=True))
+    gated = vit.DINOV2_GATED if size == "g" else {}
+    return ViT(**{**vit.DINOV2, **sizes, **gated, "patch_size": 14, **row, **fields})
+
+
+for _size in vit.DEIT_SIZES:
+    MODELS.add(f"deit_{_size}16", functools.partial(_make_deit, _size, {}))
+    MODELS.add(f"deit_{_size}16_distilled", functools.partial(_make_deit, _size, vit.DEIT))
+for _size in vit.DINOV2_SIZES:
+    MODELS.add(f"dinov2_{_size}14", functools.partial(_make_dinov2, _size, {}))
+    _registers = {"num_registers": 4}
+    MODELS.add(f"dinov2_{_size}14_reg", functools.partial(_make_dinov2, _size, _registers))
+
+
 def _make_mixer(size: str, patch: str, **fields: Any) -> Mixer:
     keys = ("width", "depth", "tokens_hidden", "hidden")
     row = dict(zip(keys, mixer.SIZES[size], strict=True))

@@ -18,7 +18,11 @@ from zoo.models.layers import FeedForward, StochasticDepth, drop
 
 
 class PreNormBlock(nn.Module):
-    """Each branch sees the normed stream and adds to it: `x + branch(norm(x))`."""
+    """Each branch sees the normed stream and adds to it: `x + branch(norm(x))`.
+
+    `scale1` and `scale2` are what attention and feed-forward end in, where there is such a part:
+    `x + scale1(attn(norm1(x)))`.
+    """
 
     norm1: nn.Module
     attn: Attention
@@ -26,6 +30,8 @@ class PreNormBlock(nn.Module):
     mlp: FeedForward
     cross_norm: Any = None
     cross: Attention | None = None
+    scale1: Any = None
+    scale2: Any = None
     dropout: float = 0.0  # after attention; the feed-forward has its own
     stochastic_depth: bool = False
 
@@ -33,18 +39,19 @@ class PreNormBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b t d"], layer: Any, cache: Any, shared: dict[str, Any]
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        def add(x: Any, branch: Any, name: str) -> Any:
+        def add(x: Any, branch: Any, name: str, scale: Any = None) -> Any:
+            branch = branch if scale is None else scale(branch)
             if self.stochastic_depth:
                 branch = StochasticDepth(name=name)(branch, layer["drop_rate"])
             return x + branch
 
         y, aux = self.attn(self.norm1(x), cache=cache, **shared["attn"])
-        x = add(x, drop(y, self.dropout, "dropout"), "drop1")
+        x = add(x, drop(y, self.dropout, "dropout"), "drop1", self.scale1)
         if self.cross is not None:
             y, cross_aux = self.cross(self.cross_norm(x), **shared["cross"])
             x = add(x, drop(y, self.dropout, "cross_dropout"), "drop_cross")
             aux["cross"] = cross_aux["attention"]
-        x = add(x, self.mlp(self.norm2(x)), "drop2")
+        x = add(x, self.mlp(self.norm2(x)), "drop2", self.scale2)
         return x, {**aux, "hidden": x}
 
 

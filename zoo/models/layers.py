@@ -92,15 +92,32 @@ class StochasticDepth(nn.Module):
         return jnp.where(kept, branch / keep.astype(branch.dtype), jnp.zeros((), branch.dtype))
 
 
-def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
+class LayerScale(nn.Module):
+    """Weighs the features of a branch before it is added (Touvron et al. 2021, CaiT)."""
+
+    init: float
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, branch: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        init = nn.initializers.constant(self.init)
+        scale = self.param("scale", init, (branch.shape[-1],), self.param_dtype)
+        return branch * scale.astype(self.dtype)
+
+
+def sincos_positions(rows: int, columns: int, width: int, ends: bool = True) -> np.ndarray:
     """Fixed 2-d sine-cosine positions, `[rows * columns, width]` (Chen et al. 2021, MoCo v3).
 
-    `width` must be a multiple of 4: sine and cosine of the column, then of the row.
+    `width` must be a multiple of 4: sine and cosine of the column, then of the row. The rates fall
+    evenly in their logarithm from 1 to 1/10000, which is the last one where `ends`, as in
+    big_vision, and comes after the last one where not, as in MoCo v3 and MAE.
     """
     if width % 4:
         raise ValueError(f"sincos positions need a width divisible by 4, not {width}")
     y, x = np.mgrid[:rows, :columns]
-    rates = 1.0 / 10_000 ** (np.arange(width // 4) / max(width // 4 - 1, 1))
+    steps = max(width // 4 - 1, 1) if ends else width // 4
+    rates = 1.0 / 10_000 ** (np.arange(width // 4) / steps)
     angles_x, angles_y = x.reshape(-1, 1) * rates, y.reshape(-1, 1) * rates
     parts = [np.sin(angles_x), np.cos(angles_x), np.sin(angles_y), np.cos(angles_y)]
     return np.concatenate(parts, axis=1).astype(np.float32)

@@ -12,11 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from zoo.config import UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
-from zoo.models.layers import Activation, FeedForward, drop, make_norm, sincos_positions
+from zoo.models.layers import Activation, FeedForward, LayerScale, drop, make_norm, sincos_positions
 from zoo.models.patches import Size, cut_patches, find_grid, image_spec
 from zoo.models.stack import run_stack
 
@@ -31,6 +32,20 @@ SIZES = {
     "g": (1408, 40, 16, 6144),
 }
 PATCHES = (8, 14, 16, 32)
+
+
+# DeiT (Touvron et al. 2021) trains ViTs of these sizes, with and without a distillation token.
+DEIT_SIZES = {"tiny": "ti", "small": "s", "base": "b"}
+DEIT = {"distillation": "head"}
+# Bodies without a head (Oquab et al. 2023).
+DINOV2_SIZES = {**{size: SIZES[size] for size in "sbl"}, "g": (1536, 40, 24, 4096)}
+DINOV2 = {
+    "image_size": (518, 518),
+    "num_classes": 0,
+    "mask_token": True,
+    "layer_scale": 1e-5,
+}
+DINOV2_GATED = {"gated": True, "activation": "silu"}  # of g
 
 
 class AttentionPool(nn.Module):
@@ -54,8 +69,25 @@ class AttentionPool(nn.Module):
         return (x + FeedForward(self.hidden, self.activation, name="mlp", **types)(y))[:, 0]
 
 
+def fixed_positions(
+    module: nn.Module, length: int, rows: int, columns: int, width: int, dtype: Any
+) -> Any:
+    """The parameter `pos` of a module, `[t, d]`: zeros, then sine-cosine of the patches; it never
+    has a gradient. (A `decay_pattern` that takes it in would still move it.)"""
+
+    def init(key: Any, shape: tuple[int, int], dtype: Any) -> Any:
+        grid = sincos_positions(rows, columns, width, ends=False)
+        return jnp.asarray(np.pad(grid, ((length - len(grid), 0), (0, 0))), dtype)
+
+    return jax.lax.stop_gradient(module.param("pos", init, (length, width), dtype))
+
+
 class ViT(nn.Module):
-    """Images to class logits, or to a pooled vector when `num_classes` is 0."""
+    """Images to class logits, or to a pooled vector when `num_classes` is 0.
+
+    Before the patches stand the class token, the distillation token and the registers, as far as
+    the model has them; registers have no position.
+    """
 
     width: int = 768
     depth: int = 12
@@ -65,10 +97,18 @@ class ViT(nn.Module):
     image_size: tuple[int, int] = (224, 224)
     num_channels: int = 3
     num_classes: int = 1000
-    pooling: Literal["cls", "mean", "map"] = "cls"
+    # The class token, the mean of the patches, the two side by side, or a learned query.
+    pooling: Literal["cls", "mean", "cls_mean", "map"] = "cls"
     pre_logits: bool = False  # Dense and tanh before the head, as in the paper's pre-training
-    positions: Literal["learned", "sincos"] = "learned"
+    # A second token beside the class token, and a head of its own where there are classes (DeiT).
+    distillation: Literal["none", "token", "head"] = "none"
+    num_registers: int = 0  # tokens to think with (Darcet et al. 2024)
+    mask_token: bool = False  # stands for patches that are hidden from the model
+    # A parameter, computed, or a parameter that begins as computed and never learns (MAE).
+    positions: Literal["learned", "sincos", "fixed"] = "learned"
     activation: Activation = "gelu"
+    gated: bool = False  # `fc2(activation(gate(x)) * fc1(x))`
+    layer_scale: float | None = None  # a learned factor of each feature of a branch, begins so
     qkv_bias: bool = True
     dropout: float = 0.0
     stochastic_depth: float = 0.0
@@ -81,13 +121,20 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b y x ch"], *, train: bool = False
+        self,
+        images: Float[Array, "b y x ch"],
+        *,
+        masked: Bool[Array, "b p"] | None = None,
+        keep: Int[Array, "b m"] | None = None,
+        train: bool = False,
     ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
-        """`images` normalised, of the size and channels of the fields.
+        """`images` normalised, of the size and channels of the fields; `masked` true where the mask
+        token stands for a patch; `keep` the places of the patches that are seen, all if None.
 
         Returns logits and aux: `attention` `[layers, b, n, t, s]`, `hidden` `[layers, b, t, d]`,
-        `encoded` `[b, t, d]` (the last of them, normed), `pooled` `[b, d]`. Raises UserError on an
-        image of another size.
+        `encoded` `[b, t, d]` (the last of them, normed), `pooled` `[b, d]`. Of a distilled model
+        the logits are the mean of two heads, `class_logits` and `distillation_logits` in aux.
+        Raises UserError on an image of another size, or `masked` without a mask token.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dropout = self.dropout if train else 0.0
@@ -96,7 +143,7 @@ class ViT(nn.Module):
         x = nn.Dense(self.width, kernel_init=nn.initializers.lecun_normal(), name="embed", **types)(
             patches
         )
-        x = drop(self._add_positions(x), dropout, "dropout")
+        x = drop(self._add_tokens(self._hide(x, masked), keep), dropout, "dropout")
         x, aux = run_stack(
             self._block(dropout, train),
             self.depth,
@@ -113,39 +160,94 @@ class ViT(nn.Module):
         aux = {**aux, "encoded": x, "pooled": pooled}
         if not self.num_classes:
             return pooled.astype(jnp.float32), aux
-        head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head", **types)
-        return head(pooled).astype(jnp.float32), aux
+        return self._classify(x, pooled, aux)
+
+    def _classify(
+        self, x: Float[Array, "b t d"], pooled: Float[Array, "b e"], aux: dict[str, Any]
+    ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
+        """Logits of the head, or the mean of both heads."""
+
+        def head(name: str, x: Any) -> Any:
+            types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            zeros = nn.initializers.zeros
+            dense = nn.Dense(self.num_classes, kernel_init=zeros, name=name, **types)
+            return dense(x).astype(jnp.float32)
+
+        logits = head("head", pooled)
+        if self.distillation != "head":
+            return logits, aux
+        taught = head("head_dist", x[:, int(self._has_class_token())])
+        aux = {**aux, "class_logits": logits, "distillation_logits": taught}
+        return (logits + taught) / 2, aux
 
     def _block(self, dropout: float, train: bool) -> PreNormBlock:
         """The template of the stack."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        made = {"parent": None, **types}
         rates = {"inner_dropout": dropout, "dropout": dropout}
+        scales = {}
+        if self.layer_scale is not None:
+            scales = {k: LayerScale(self.layer_scale, **made) for k in ("scale1", "scale2")}
         return PreNormBlock(
             norm1=make_norm("layer", self.norm_epsilon, **types),
-            attn=Attention(self.num_heads, self.attend, bias=self.qkv_bias, parent=None, **types),
+            attn=Attention(self.num_heads, self.attend, bias=self.qkv_bias, **made),
             norm2=make_norm("layer", self.norm_epsilon, **types),
-            mlp=FeedForward(self.hidden, self.activation, parent=None, **rates, **types),
+            mlp=FeedForward(self.hidden, self.activation, self.gated, **rates, **made),
             dropout=dropout,
             stochastic_depth=train and self.stochastic_depth > 0,
             parent=None,
+            **scales,
         )
 
-    def _add_positions(self, x: Float[Array, "b t d"]) -> Float[Array, "b s d"]:
-        """Adds positions, and the class token before the patches when that pools."""
-        rows, columns = self.grid()
-        if self.pooling == "cls":
-            token = self.param("cls", nn.initializers.zeros, (1, self.width), self.param_dtype)
-            token = jnp.broadcast_to(token.astype(self.dtype), (len(x), 1, self.width))
-            x = jnp.concatenate([token, x], axis=1)
+    def _hide(
+        self, x: Float[Array, "b p d"], masked: Bool[Array, "b p"] | None
+    ) -> Float[Array, "b p d"]:
+        """Puts the mask token in the place of masked patches."""
+        if not self.mask_token:
+            if masked is not None:
+                raise UserError("masked patches need a model with mask_token=True")
+            return x
+        token = self.param("mask", nn.initializers.zeros, (1, self.width), self.param_dtype)
+        if masked is None:
+            return x
+        return jnp.where(masked[..., None], token.astype(self.dtype), x)
+
+    def _add_tokens(
+        self, x: Float[Array, "b p d"], keep: Int[Array, "b m"] | None
+    ) -> Float[Array, "b t d"]:
+        """Adds positions, and the tokens before the patches; leaves the patches of `keep`."""
+
+        def token(name: str, init: Any, count: int = 1) -> Any:
+            value = self.param(name, init, (count, self.width), self.param_dtype)
+            return jnp.broadcast_to(value.astype(self.dtype), (len(x), count, self.width))
+
+        tokens, zeros = [], nn.initializers.zeros
+        if self._has_class_token():
+            tokens.append(token("cls", zeros))
+        if self.distillation != "none":
+            tokens.append(token("dist", zeros))
+        x = jnp.concatenate([*tokens, x], axis=1)
+        x = x + self._positions(x.shape[1]).astype(self.dtype)
+        if keep is not None:
+            chosen = jnp.take_along_axis(x, keep[..., None] + len(tokens), axis=1)
+            x = jnp.concatenate([x[:, : len(tokens)], chosen], axis=1)
+        if not self.num_registers:
+            return x
+        registers = token("registers", nn.initializers.normal(1e-6), self.num_registers)
+        return jnp.concatenate([x[:, : len(tokens)], registers, x[:, len(tokens) :]], axis=1)
+
+    def _positions(self, length: int) -> Any:
+        """`[t, d]`, of the tokens before the patches and of the patches."""
         if self.positions == "learned":
             init = nn.initializers.normal(0.02)
-            pos = self.param("pos", init, (x.shape[1], self.width), self.param_dtype)
-        else:
-            grid = sincos_positions(rows, columns, self.width)
-            pos = jnp.asarray(np.pad(grid, ((x.shape[1] - len(grid), 0), (0, 0))))
-        return x + pos.astype(self.dtype)
+            return self.param("pos", init, (length, self.width), self.param_dtype)
+        rows, columns = self.grid()
+        if self.positions == "fixed":
+            return fixed_positions(self, length, rows, columns, self.width, self.param_dtype)
+        grid = sincos_positions(rows, columns, self.width)
+        return jnp.asarray(np.pad(grid, ((length - len(grid), 0), (0, 0))))
 
-    def _pool(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
+    def _pool(self, x: Float[Array, "b t d"]) -> Float[Array, "b e"]:
         if self.pooling == "map":
             return AttentionPool(
                 self.num_heads,
@@ -156,7 +258,14 @@ class ViT(nn.Module):
                 self.param_dtype,
                 name="pool",
             )(x)
-        return x[:, 0] if self.pooling == "cls" else x.mean(axis=1)
+        if self.pooling == "cls":
+            return x[:, 0]
+        own = int(self._has_class_token()) + (self.distillation != "none") + self.num_registers
+        mean = x[:, own:].mean(axis=1)
+        return mean if self.pooling == "mean" else jnp.concatenate([x[:, 0], mean], axis=-1)
+
+    def _has_class_token(self) -> bool:
+        return self.pooling in ("cls", "cls_mean")
 
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches. Raises UserError when they do not fill the image."""

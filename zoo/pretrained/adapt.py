@@ -21,7 +21,7 @@ from zoo.models import ViT, init_params
 from zoo.pretrained.bridge import our_leaves
 from zoo.tree import STACK, named_leaves, unstack_layers
 
-HEADS = ("head", "classifier", "pooler", "pre_logits")
+HEADS = ("head", "head_dist", "classifier", "pooler", "pre_logits")
 # Fields that change what equal shapes mean: an equal shape is no proof that a leaf fits.
 FIXED = ("patch_size", "num_heads")
 POSSIBLE = (

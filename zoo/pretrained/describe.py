@@ -13,6 +13,8 @@ from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bart import BART, MBART
 from zoo.pretrained.bert import ALBERT, BERT
+from zoo.pretrained.deit import DEIT
+from zoo.pretrained.dinov2 import DINOV2, DINOV2_REGISTERS
 from zoo.pretrained.distilbert import DISTILBERT
 from zoo.pretrained.electra import ELECTRA
 from zoo.pretrained.family import Family, TheirConfig, head_of
@@ -31,6 +33,7 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT)}
 FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
 FAMILIES |= {f.name: f for f in (T5, MT5, MARIAN, BART, MBART)}
+FAMILIES |= {f.name: f for f in (DEIT, DINOV2, DINOV2_REGISTERS)}
 # Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
 BARE: dict[str, dict[str, Family]] = {
     "timm": {"stem.proj.weight": MIXER_TIMM, "": TIMM},
@@ -79,10 +82,10 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
 
     Raises UserError that names the fields in the way of the family that comes nearest.
     """
-    candidates = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    families = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    candidates = [f for f in families if head_of(model) in f.heads.values()]
     if not candidates:
         raise UserError(f"transformers has no class for a {type(model).__name__} of ours")
-    candidates = [f for f in candidates if head_of(model) in f.heads.values()]
     tried = []
     for family in candidates:
         config, wrong = _try_family(family, model)
@@ -140,6 +143,8 @@ def _meaning(model: Any) -> dict[str, Any]:
         values["patch_size"] = (values["patch_size"],) * 2
     if values.get("head") in UNCLASSED:
         values["num_classes"] = 0
+    if values.get("distillation") == "head" and not values["num_classes"]:
+        values["distillation"] = "token"
     return values
 
 

@@ -108,7 +108,9 @@ def head_of(model: Any) -> str:
     """The head a model has, by name."""
     if hasattr(model, "head"):
         return model.head
-    return "classification" if model.num_classes else "none"
+    if not model.num_classes:
+        return "none"
+    return "distilled" if getattr(model, "distillation", "") == "head" else "classification"
 
 
 def find_prefix(prefix: str, head: str, names: list[str] | None) -> str:

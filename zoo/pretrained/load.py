@@ -173,7 +173,7 @@ def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
             changes = {"num_classes": 0, **changes}
         elif head != "classification":
             raise UserError(f"a {type(model).__name__} has the heads 'classification' and 'none'")
-        elif not changes.get("num_classes"):
+        elif not changes.get("num_classes", model.num_classes):
             raise UserError("head='classification' needs num_classes: the source has no head")
     if not changes:
         return model

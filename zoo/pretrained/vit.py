@@ -84,23 +84,38 @@ def write_config(model: ViT) -> dict[str, Any]:
 def make_table(model: ViT, names: list[str] | None) -> Table:
     """transformers' keys."""
     p = find_prefix("vit.", "classification" if model.num_classes else "none", names)
-    layer, block = p + "encoder.layer.{i}.", "blocks/{i}/"
-    rows = [
-        Row(f"{p}embeddings.cls_token", "cls", BATCHED),
-        Row(f"{p}embeddings.position_embeddings", "pos", BATCHED),
-        *torch_patch_rows(f"{p}embeddings.patch_embeddings.projection"),
+    rows = [*body_rows(p), *linear_rows(f"{p}pooler.dense", "pre_logits")]
+    return Table((*rows, *linear_rows("classifier", "head")))
+
+
+def body_rows(p: str, ours: str = "") -> list[Row]:
+    """transformers' keys of a ViT after `p`, its pooler and head apart; ours after `ours`."""
+    return [
+        Row(f"{p}embeddings.cls_token", f"{ours}cls", BATCHED),
+        Row(f"{p}embeddings.position_embeddings", f"{ours}pos", BATCHED),
+        *torch_patch_rows(f"{p}embeddings.patch_embeddings.projection", f"{ours}embed"),
+        *layer_rows(f"{p}encoder.layer.{{i}}.", f"{ours}blocks/{{i}}/"),
+        *norm_rows(f"{p}layernorm", f"{ours}norm"),
+    ]
+
+
+def layer_rows(layer: str, block: str) -> list[Row]:
+    """transformers' keys of one layer."""
+    return [
         *norm_rows(f"{layer}layernorm_before", f"{block}norm1"),
         *norm_rows(f"{layer}layernorm_after", f"{block}norm2"),
-        *linear_rows(f"{layer}attention.output.dense", f"{block}attn/out"),
+        *attention_rows(layer, block),
         *linear_rows(f"{layer}intermediate.dense", f"{block}mlp/fc1"),
         *linear_rows(f"{layer}output.dense", f"{block}mlp/fc2"),
-        *norm_rows(f"{p}layernorm", "norm"),
-        *linear_rows(f"{p}pooler.dense", "pre_logits"),
-        *linear_rows("classifier", "head"),
     ]
+
+
+def attention_rows(layer: str, block: str) -> list[Row]:
+    """transformers' keys of one layer's attention."""
+    rows = linear_rows(f"{layer}attention.output.dense", f"{block}attn/out")
     for theirs, ours in (("query", "q"), ("key", "k"), ("value", "v")):
         rows += linear_rows(f"{layer}attention.attention.{theirs}", f"{block}attn/{ours}")
-    return Table(tuple(rows))
+    return rows
 
 
 def make_timm_table(model: ViT, names: list[str] | None) -> Table:
