@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {}
-LAYERS: tuple[str, ...] = ()
 LIVE = {"recorded": False}
 TINY = {
     "hidden_size": 8,
@@ -16,6 +14,14 @@ TINY = {
     "max_position_embeddings": 32,
     "vocab_size": 30,
 }
+# A window is longer than the padding: where a query sees no key, theirs gives NaN.
+FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "mistral": ("Mistral", {**TINY, "num_key_value_heads": 1, "sliding_window": 4}, "tokens"),
+    "qwen2": ("Qwen2", {**TINY, "num_key_value_heads": 1}, "tokens"),
+    "qwen3": ("Qwen3", {**TINY, "num_key_value_heads": 1}, "tokens"),
+}
+FAMILIES["qwen2"][1].pop("head_dim")
+LAYERS = ("MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 
 # (name, head, what else `_case` takes)
 CASES: list[tuple[str, str, dict[str, Any]]] = [
@@ -84,4 +90,31 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
             **LIVE,
         },
     ),
+    ("mistral_lm", "ForCausalLM", {"published": True}),
+    ("mistral_classifier", "ForSequenceClassification", {"pad_token_id": 0, **LIVE}),
+    ("mistral_headless", "Model", {"head_dim": 4, "rope_theta": 1e6, **LIVE}),
+    ("qwen2_tied", "ForCausalLM", {"tie_word_embeddings": True, "published": True}),
+    (  # the first layer looks at all places, the second at four
+        "qwen2_windows",
+        "ForCausalLM",
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, **LIVE},
+    ),
+    (
+        "qwen2_old_windows",
+        "Model",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+            "published": True,
+            **LIVE,
+        },
+    ),
+    ("qwen3_lm", "ForCausalLM", {}),
+    (
+        "qwen3_biased",
+        "ForCausalLM",
+        {"attention_bias": True, "tie_word_embeddings": True, "published": True, **LIVE},
+    ),
+    ("qwen3_headless", "Model", {"rope_theta": 1e6, "rms_norm_eps": 1e-5, **LIVE}),
 ]

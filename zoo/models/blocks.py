@@ -2,8 +2,9 @@
 
 Called by `run_stack` as `block(x, layer, cache, shared) -> (x, aux)`. `shared["attn"]` and
 `shared["cross"]` are what attention takes beside the tokens (mask, positions, context);
-`layer["drop_rate"]` is this layer's rate of stochastic depth. aux: `attention` `b n t s`, `cross`
-likewise where there is a context, `hidden` `b t d`.
+`shared["kinds"]`, with a leading axis, what it takes in each kind of layer (window, positions), and
+`layer["kind"]` says which kind this is; `layer["drop_rate"]` is its rate of stochastic depth. aux:
+`attention` `b n t s`, `cross` likewise where there is a context, `hidden` `b t d`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,18 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
 from zoo.models.attention import Attention
 from zoo.models.layers import FeedForward, StochasticDepth, drop
+
+
+def pick_kind(shared: dict[str, Any], layer: Any) -> dict[str, Any]:
+    """What attention takes in this kind of layer."""
+    if "kinds" not in shared:
+        return {}
+    return jax.tree.map(lambda kinds: kinds[layer["kind"]], shared["kinds"])
 
 
 class PreNormBlock(nn.Module):
@@ -26,6 +35,8 @@ class PreNormBlock(nn.Module):
     mlp: FeedForward
     cross_norm: Any = None
     cross: Attention | None = None
+    post_norm1: Any = None  # of a branch before it is added (Gemma 2)
+    post_norm2: Any = None
     dropout: float = 0.0  # after attention; the feed-forward has its own
     stochastic_depth: bool = False
 
@@ -33,18 +44,19 @@ class PreNormBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b t d"], layer: Any, cache: Any, shared: dict[str, Any]
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        def add(x: Any, branch: Any, name: str) -> Any:
+        def add(x: Any, branch: Any, name: str, norm: Any = None) -> Any:
+            branch = branch if norm is None else norm(branch)
             if self.stochastic_depth:
                 branch = StochasticDepth(name=name)(branch, layer["drop_rate"])
             return x + branch
 
-        y, aux = self.attn(self.norm1(x), cache=cache, **shared["attn"])
-        x = add(x, drop(y, self.dropout, "dropout"), "drop1")
+        y, aux = self.attn(self.norm1(x), cache=cache, **shared["attn"], **pick_kind(shared, layer))
+        x = add(x, drop(y, self.dropout, "dropout"), "drop1", self.post_norm1)
         if self.cross is not None:
             y, cross_aux = self.cross(self.cross_norm(x), **shared["cross"])
             x = add(x, drop(y, self.dropout, "cross_dropout"), "drop_cross")
             aux["cross"] = cross_aux["attention"]
-        x = add(x, self.mlp(self.norm2(x)), "drop2")
+        x = add(x, self.mlp(self.norm2(x)), "drop2", self.post_norm2)
         return x, {**aux, "hidden": x}
 
 

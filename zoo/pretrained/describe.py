@@ -15,6 +15,8 @@ from zoo.pretrained.bert import ALBERT, BERT
 from zoo.pretrained.family import Family, TheirConfig
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.mistral import MISTRAL
+from zoo.pretrained.qwen import QWEN2, QWEN3
 from zoo.pretrained.sources import Source
 from zoo.pretrained.t5 import T5
 from zoo.pretrained.tensors import MemoryTensors
@@ -22,6 +24,7 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
+FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3)}
 BARE = {"timm": TIMM, "npz": NPZ}  # files that say themselves what they are
 
 # Fields that say how a model runs or trains, not what it computes.
@@ -33,6 +36,8 @@ MEANT = {
     "head_dim": lambda m: m.width // m.num_heads,
     "hidden": lambda m: 4 * m.width,
     "embedding_width": lambda m: m.width,
+    "out_bias": lambda m: m.attention_bias,
+    "score_width": lambda m: m.head_dim or m.width // m.num_heads,
     "num_groups": lambda m: m.depth,
     "decoder_depth": lambda m: m.depth,
 }
@@ -105,6 +110,8 @@ def _meaning(model: Any) -> dict[str, Any]:
     for name, meant in MEANT.items():
         if name in values and values[name] is None:
             values[name] = meant(model)
+    if "layer_pattern" in values:
+        values["layer_pattern"] = model.layer_kinds() if model.window else ()
     if "patch_size" in values and isinstance(values["patch_size"], int):
         values["patch_size"] = (values["patch_size"],) * 2
     if values.get("head") in ("lm", "masked_lm", "span", "none"):
