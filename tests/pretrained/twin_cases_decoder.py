@@ -20,8 +20,26 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "qwen2": ("Qwen2", {**TINY, "num_key_value_heads": 1}, "tokens"),
     "qwen3": ("Qwen3", {**TINY, "num_key_value_heads": 1}, "tokens"),
 }
+CONFIGS = {"Gemma3": "Gemma3Text"}
+GEMMA = {**TINY, "num_key_value_heads": 1}
+GEMMA2 = {**GEMMA, "sliding_window": 4, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 3.0}
+GEMMA3 = {
+    **GEMMA,
+    "sliding_window": 4,
+    "query_pre_attn_scalar": 20,
+    "rope_local_base_freq": 20.0,
+    "rope_theta": 100.0,
+}
+FAMILIES |= {
+    "gemma": ("Gemma", GEMMA, "tokens"),
+    "gemma2": ("Gemma2", {**GEMMA2, "final_logit_softcapping": 2.0}, "tokens"),
+    "gemma3": ("Gemma3", GEMMA3, "tokens"),
+}
 FAMILIES["qwen2"][1].pop("head_dim")
 LAYERS = ("MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
+LAYERS += ("GemmaDecoderLayer", "Gemma2DecoderLayer", "Gemma3DecoderLayer")
+
+UNCAPPED = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
 
 # (name, head, what else `_case` takes)
 CASES: list[tuple[str, str, dict[str, Any]]] = [
@@ -117,4 +135,26 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
         {"attention_bias": True, "tie_word_embeddings": True, "published": True, **LIVE},
     ),
     ("qwen3_headless", "Model", {"rope_theta": 1e6, "rms_norm_eps": 1e-5, **LIVE}),
+    ("gemma_lm", "ForCausalLM", {"published": True}),
+    ("gemma_old", "ForCausalLM", {"hidden_act": "gelu", "published": True, **LIVE}),
+    ("gemma_headless", "Model", {"attention_bias": True, **LIVE}),
+    ("gemma2_lm", "ForCausalLM", {"published": True}),
+    ("gemma2_uncapped", "ForCausalLM", {**UNCAPPED, "num_hidden_layers": 3, **LIVE}),
+    ("gemma2_classifier", "ForSequenceClassification", {"pad_token_id": 0, **LIVE}),
+    ("gemma3_lm", "ForCausalLM", {"sliding_window_pattern": 2, "published": True}),
+    (
+        "gemma3_new",
+        "ForCausalLM",
+        {
+            "layer_types": ["full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 50.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 9.0},
+            },
+            "final_logit_softcapping": 2.0,
+            **LIVE,
+        },
+    ),
+    ("gemma3_headless", "TextModel", {"sliding_window_pattern": 2, **LIVE}),
+    ("gemma3_classifier", "TextForSequenceClassification", {"pad_token_id": 0, **LIVE}),
 ]

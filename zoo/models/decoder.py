@@ -9,6 +9,12 @@ Llama (Touvron et al. 2023): pre-norm, RMSNorm epsilon 1e-5 or 1e-6, gated SiLU,
 no biases, an output of its own, key/value heads shared by groups of query heads in the larger ones.
 Initialised like GPT-2.
 
+Llama's form with less or more: Mistral (Jiang et al. 2023), a window; Qwen 2 and 3 (Yang et al.
+2024, 2025), biases of queries, keys and values, or norms of queries and keys; Gemma 1, 2 and 3
+(Gemma Team 2024, 2025), an embedding times sqrt(width) that is the output too, RMSNorm of epsilon
+1e-6 times `1 + scale`, the tanh form of GELU, and from 2 on norms after the branches, capped scores
+or norms of queries and keys, windows in some of the layers.
+
 Dropout acts on the embedding and on each branch, not on attention weights.
 """
 

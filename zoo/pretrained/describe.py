@@ -13,6 +13,7 @@ from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bert import ALBERT, BERT
 from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.gemma import GEMMA, GEMMA2, GEMMA3
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
 from zoo.pretrained.mistral import MISTRAL
@@ -24,7 +25,7 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
-FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3)}
+FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
 BARE = {"timm": TIMM, "npz": NPZ}  # files that say themselves what they are
 
 # Fields that say how a model runs or trains, not what it computes.

@@ -144,12 +144,13 @@ def make_family(
     read: Callable[..., dict[str, Any]],
     write: Callable[..., dict[str, Any]],
     body: str = "Model",
+    classifier: str = "ForSequenceClassification",
 ) -> Family:
     """A family of this layout; `prefix` begins the names of transformers' classes."""
     heads = {
         f"{prefix}ForCausalLM": "lm",
         f"{prefix}{body}": "none",
-        f"{prefix}ForSequenceClassification": "sequence",
+        f"{prefix}{classifier}": "sequence",
     }
     return Family(name, Decoder, heads, read, write, make_table)
 
