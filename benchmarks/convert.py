@@ -4,7 +4,8 @@
 
 Writes a Llama of random numbers (matrices of 2,048 x 5,632, one file) into a temporary folder,
 then in turns copies its bytes by read and write of 16 MB, and converts it to our layout and back.
-Prints the median ratios of time, and the peak memory above the started process.
+Prints the median ratios of time, and the peak memory above the started process: beside the file,
+and beside its largest tensor, which is the least that a shard can hold.
 """
 
 from __future__ import annotations
@@ -82,11 +83,15 @@ def convert(source: Path, target: Path, layout: str) -> tuple[float, float]:
 
 def main(gigabytes: float, dtype: str, turns: int = 3) -> None:
     """Measures and prints."""
+    from zoo.pretrained.tensors import open_tensors
+
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         root = Path(name)
         make_llama(root / "hf", gigabytes, dtype)
         file = root / "hf" / "model.safetensors"
         size = file.stat().st_size
+        tensors = open_tensors(file)
+        largest = max(tensors.entry(key).nbytes for key in tensors.names())
         rows: dict[str, list[tuple[float, float]]] = {"hf -> zoo": [], "zoo -> hf": []}
         for turn in range(turns):
             base = copy(file, root / "copy")
@@ -99,7 +104,11 @@ def main(gigabytes: float, dtype: str, turns: int = 3) -> None:
         print(f"{size / 1e9:.2f} GB {dtype}; copy {base:.2f} s; medians of {turns} turns")
         for label, found in rows.items():
             ratio, peak = (statistics.median(x) for x in zip(*found, strict=True))
-            print(f"{label}: {ratio:.2f} times a copy, peak {peak:.3f} of the file")
+            of_largest = peak * size / largest
+            print(
+                f"{label}: {ratio:.2f} times a copy, peak {peak:.3f} of the file, "
+                f"{of_largest:.2f} of its largest tensor"
+            )
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from flax.traverse_util import flatten_dict
 
 from zoo.config import UserError, nearest
 from zoo.console import align, show_bytes, show_count
-from zoo.models import MODELS, create_model, list_models, model_fields
+from zoo.models import CLASSES, MODELS, create_model, list_models, model_fields
 from zoo.models.flops import count_flops
+from zoo.pretrained.describe import layouts_of
 from zoo.tree import STACK, count_params, is_stacked, named_leaves
 
 
@@ -107,14 +108,20 @@ def print_list(glob: str = "*") -> None:
             raise UserError(f"no model matches {glob!r}{near}") from None
         names = [glob]
     width = max(len("model"), *map(len, names))
-    print(f"{'model':{width}}  {'parameters':>15}  {'FLOPs':>7}  for one  input")
+    shape = f"{{:{width}}}  {{:>15}}  {{:>7}}  {{:7}}  {{:23}}  {{}}"
+    print(shape.format("model", "parameters", "FLOPs", "for one", "input", "weights"))
     for name in names:
-        found = measure(make_model(name))
+        found = measure(model := make_model(name))
         taken = " + ".join(_show_input(spec) for spec in found.inputs.values())
-        flops = show_count(found.flops)
-        line = f"{name:{width}}  {found.num_params:15,}  {flops:>7}  {found.unit:7}  {taken}"
-        print(line, flush=True)
-    print("FLOPs of a forward pass, 2 a multiply-add")
+        count, flops = f"{found.num_params:,}", show_count(found.flops)
+        print(shape.format(name, count, flops, found.unit, taken, _show_layouts(model)), flush=True)
+    print("FLOPs: of a forward pass, 2 a multiply-add")
+    print("weights: files it loads, by transformers' model_type; npz: flax's; zoo: our own")
+
+
+def _show_layouts(model: nn.Module) -> str:
+    known = type(model) in CLASSES.values()
+    return ", ".join([*layouts_of(model), "zoo"]) if known else "-"
 
 
 def _show_input(spec: jax.ShapeDtypeStruct) -> str:

@@ -21,7 +21,18 @@ from zoo.pretrained.describe import family_of
 from zoo.pretrained.family import Family, TheirConfig
 from zoo.pretrained.sources import Source, find_source
 
-LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer", "T5Block")
+LAYERS: tuple[str, ...] = (
+    "ViTLayer",
+    "GPT2Block",
+    "BertLayer",
+    "AlbertLayer",
+    "LlamaDecoderLayer",
+    "T5Block",
+    "ElectraLayer",
+    "RobertaLayer",
+    "XLMRobertaLayer",
+    "TransformerBlock",  # DistilBERT's
+)
 LENGTH = 33  # odd, and far enough for T5 to pool distances
 PADDING = 5
 SIDES = ("encoder", "decoder")
@@ -188,7 +199,7 @@ def make_inputs(model: Any, padding: int = 0) -> Arrays:
         target, target_mask = make_rows(LENGTH - 6)
         masks = {"source_mask": source_mask, "target_mask": target_mask}
         return {"source": source, "target": target, **masks}
-    tokens, mask = make_rows(min(LENGTH, model.num_positions))
+    tokens, mask = make_rows(min(LENGTH, model.input_specs()[0].shape[1]))
     inputs = {"tokens": tokens, "mask": mask}
     if getattr(model, "num_types", 0) > 1:
         inputs["types"] = ((np.arange(tokens.shape[1]) > 3) & mask).astype(np.int32)
@@ -239,13 +250,19 @@ def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
             hooks.append(
                 module.register_forward_hook(lambda *args, side=side: keep(side, args[-1]))
             )
+    tensors = _name_inputs(torch, inputs)
+    is_choice = type(model).__name__.endswith("ForMultipleChoice")
+    if is_choice:  # the rows are the choices of one question
+        tensors = {name: tensor[None] for name, tensor in tensors.items()}
     try:
         with torch.no_grad():
-            result = model(**_name_inputs(torch, inputs))
+            result = model(**tensors)
     finally:
         for hook in hooks:
             hook.remove()
     found["output"] = _pick_output(torch, result)
+    if is_choice:
+        found["output"] = found["output"][0]
     if getattr(result, "pooler_output", None) is not None:
         found["pooled"] = result.pooler_output
     return {name: tensor.numpy() for name, tensor in found.items()}

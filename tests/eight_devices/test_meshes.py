@@ -34,12 +34,15 @@ from zoo.train.rows import read_rows
 from zoo.tree import named_leaves
 
 SMALL_GPT = {"width": 16, "depth": 2, "num_heads": 2, "num_positions": 16}
+SMALL_MIXER = {"width": 16, "depth": 2, "tokens_hidden": 8, "hidden": 32}
 # Two layers: how one's output lies is what the next one's kernels meet.
 VIT = ModelConfig("vit_ti4", SMALL_VIT)
 MODELS = {
     "vit": VIT,
     "vit_mean_scanned": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "mean"}, scan_layers=True),
     "vit_map": ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "map"}),
+    "mixer": ModelConfig("mixer_s4", SMALL_MIXER),
+    "mixer_scanned": ModelConfig("mixer_s4", SMALL_MIXER, scan_layers=True),
     "mlp": ModelConfig("mlp", {"widths": (32, 16)}),
     "gpt": ModelConfig("gpt2", SMALL_GPT),
     "gpt_scanned": ModelConfig("gpt2", SMALL_GPT, scan_layers=True),
@@ -100,6 +103,8 @@ def run_alone(name):
         ("vit_mean_scanned", (1, 4, 2)),
         ("vit_mean_scanned", (2, 2, 2)),
         ("vit_map", (2, 2, 2)),
+        ("mixer", (2, 2, 2)),
+        ("mixer_scanned", (1, 4, 2)),
         ("mlp", (1, 2, 4)),
         ("mlp", (2, 2, 2)),
         ("gpt", (2, 2, 2)),

@@ -14,7 +14,7 @@ from twins import FOLDER
 
 import zoo
 from zoo.pretrained.processor import Processor
-from zoo.pretrained.text import from_wordpiece_vocab
+from zoo.pretrained.text import from_roberta_files, from_wordpiece_vocab
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [
@@ -99,6 +99,58 @@ def test_a_bert_vocabulary(settings):
     assert batch["types"][0].tolist() == pair.type_ids
 
 
+ALPHABET = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+PAIR = {
+    "vocab__json": json.dumps(
+        {
+            t: i
+            for i, t in enumerate(
+                ["<s>", "<pad>", "</s>", "<unk>", *ALPHABET, "th", "the", "Ġthe", "<mask>"]
+            )
+        }
+    ),
+    "merges__txt": "#version: 0.2\nt h\nth e\nĠ the\n",
+}
+
+
+def test_a_roberta_vocabulary():
+    ours = from_roberta_files(*PAIR.values(), {})
+    start, end, the, more, mask = 0, 2, 261, 262, 263
+    assert ours.vocab_size == 264
+    batch = ours.batch([("the", "the the"), "the<mask> the", "the <mask>"])
+    expected = [
+        [start, the, end, end, the, more, end],
+        [start, the, mask, more, end, 0, 0],
+        [start, the, mask, end, 0, 0, 0],
+    ]
+    np.testing.assert_array_equal(batch["tokens"], expected)
+    assert set(batch) == {"tokens", "mask"}  # all of one type
+    for text in TEXTS:
+        assert ours.decode(ours.batch([text])["tokens"][0]) == text
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("settings", [{}, {"add_prefix_space": True}], ids=str)
+def test_a_roberta_vocabulary_as_transformers_reads_it(tmp_path, settings):
+    transformers = pytest.importorskip("transformers", reason="pip install -e '.[parity]'")
+    files = {**PAIR, "tokenizer_config__json": json.dumps(settings)}
+    folder = copy_twin(tmp_path, "roberta_masked_lm", **files)
+    theirs = transformers.RobertaTokenizerFast.from_pretrained(folder)
+    ours = zoo.load_pretrained(folder).tokenizer
+    # They leave the space before <mask> where there is no tokenizer.json.
+    texts = [*TEXTS, "the<mask> the", " <pad>the</s>x<s>"]
+    texts += zip(TEXTS[1:], TEXTS[:0:-1], strict=True)  # an empty second text is none to them
+    for text in texts:
+        expected = theirs(*([text] if isinstance(text, str) else text))["input_ids"]
+        assert ours.batch([text])["tokens"][0].tolist() == expected, text
+
+
+@pytest.mark.parametrize("twin", ["electra_generator", "distilbert_masked_lm"])
+def test_a_vocabulary_as_berts(tmp_path, twin):
+    tokenizer = zoo.load_pretrained(copy_twin(tmp_path, twin, vocab__txt=VOCAB)).tokenizer
+    assert tokenizer == from_wordpiece_vocab(VOCAB, {})
+
+
 def test_a_batch_is_padded_and_cut():
     tokenizer = from_wordpiece_vocab(VOCAB, {})
     cls, sep, the, cat = 2, 3, 5, 6
@@ -134,9 +186,9 @@ def test_the_tokenizer_of_a_folder(tmp_path):
     assert gpt2.encode("ab ba").tolist() == [2, 3, 1, 0]
     assert gpt2.decode([2, 3, 1, 0]) == "ab ba"
     assert gpt2.vocab_size == 5  # and the end of a text
-    t5 = zoo.load_pretrained(copy_twin(tmp_path, "t5_headless", spiece__model="x"))
-    assert t5.tokenizer is None
-    assert t5.report == ("spiece.model: not read as a tokenizer; a tokenizer.json would be",)
+    other = zoo.load_pretrained(copy_twin(tmp_path, "gpt2_headless", spiece__model="x"))
+    assert other.tokenizer is None
+    assert other.report == ("spiece.model: not read as a tokenizer; a tokenizer.json would be",)
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"x": 0, "[UNK]": 1}, "[UNK]"))
     llama = copy_twin(tmp_path, "llama_tied", tokenizer__json=backend.to_str())
     assert zoo.load_pretrained(llama).tokenizer.encode("x").tolist() == [0]

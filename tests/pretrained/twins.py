@@ -45,7 +45,7 @@ class Case:
     model: str  # the class in transformers
     config: str
     arguments: dict[str, Any]
-    inputs: str  # tokens, types (tokens and token types), images, pair
+    inputs: str  # tokens, types (tokens and token types), choices (three a row), images, pair
     length: int  # of a row of tokens; a pair's target is two shorter
     # config.json says only what `arguments` say, under the old names, as most files on the hub do;
     # otherwise it is what transformers 5 writes, every default included.
@@ -76,15 +76,6 @@ GPT2 = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-BERT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 24,
-    "vocab_size": 50,
-}
-ALBERT = {**BERT, "num_hidden_layers": 3, "embedding_size": 8}
 LLAMA = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -108,8 +99,6 @@ T5 = {
 FAMILIES = {
     "vit": ("ViT", VIT, "images"),
     "gpt2": ("GPT2", GPT2, "tokens"),
-    "bert": ("Bert", BERT, "types"),
-    "albert": ("Albert", ALBERT, "types"),
     "llama": ("Llama", LLAMA, "tokens"),
     "t5": ("T5", T5, "pair"),
 }
@@ -138,18 +127,6 @@ CASES: tuple[Case, ...] = (
     _case("gpt2_gelu", "LMHeadModel", activation_function="gelu", recorded=False),
     _case("gpt2_untied", "LMHeadModel", tie_word_embeddings=False),
     _case("gpt2_classifier", "ForSequenceClassification", pad_token_id=0, num_labels=3),
-    _case("bert_headless", "Model", published=True),
-    _case("bert_masked_lm", "ForMaskedLM"),
-    _case("bert_classifier", "ForSequenceClassification", num_labels=3, layer_norm_eps=1e-5),
-    _case("bert_tagger", "ForTokenClassification", num_labels=4, hidden_act="gelu_new"),
-    _case("bert_answerer", "ForQuestionAnswering", hidden_act="relu"),
-    _case("bert_one_type", "Model", type_vocab_size=1, hidden_act="silu", inputs="tokens"),
-    _case("bert_untied", "ForMaskedLM", tie_word_embeddings=False),
-    _case("bert_relu", "ForMaskedLM", hidden_act="relu", published=True, recorded=False),
-    _case("albert_masked_lm", "ForMaskedLM", published=True),
-    _case("albert_headless", "Model", hidden_act="gelu"),
-    _case("albert_classifier", "ForSequenceClassification", num_labels=3),
-    _case("albert_erf", "ForMaskedLM", hidden_act="gelu", layer_norm_eps=1e-5, recorded=False),
     _case("llama_lm", "ForCausalLM"),
     _case("llama_grouped", "ForCausalLM", num_key_value_heads=2, rms_norm_eps=1e-5, published=True),
     _case("llama_one_key", "ForCausalLM", num_key_value_heads=1, hidden_act="gelu"),
@@ -249,7 +226,10 @@ def make_inputs(case: Case) -> Arrays:
         target[:, 0] = 0  # T5 begins to write from its padding token
         inputs = {"source": tokens, "source_mask": mask}
         return {**inputs, "target": target, "target_mask": target_mask}
-    inputs = {"tokens": tokens, "mask": mask}
+    if case.inputs == "choices":
+        drawn = [_make_tokens(random, vocabulary, case.length, padding) for padding in (1, 2, 3)]
+        tokens, mask = (np.stack(parts, axis=1) for parts in zip(*drawn, strict=True))
+    inputs = {"tokens": tokens + (1 - mask) * case.arguments.get("pad_token_id", 0), "mask": mask}
     if case.inputs == "types":
         inputs["types"] = np.where(np.arange(case.length) >= [[4], [2]], mask, 0).astype(np.int32)
     return inputs
@@ -331,7 +311,9 @@ def _make_cotangent(case: Case, inputs: Arrays, shape) -> np.ndarray:
     """Drawn apart from the inputs; zero where a row of tokens is padded."""
     cotangent = np.random.default_rng(_seed(case) + 1).normal(size=shape).astype(np.float32)
     mask = inputs.get("target_mask", inputs.get("mask"))
-    return cotangent if mask is None or len(shape) < 3 else cotangent * mask[..., None]
+    if mask is None or shape[:2] != mask.shape:
+        return cotangent
+    return cotangent * mask.reshape(*mask.shape, *[1] * (len(shape) - 2))
 
 
 def _forward(model, case: Case, inputs: Arrays) -> dict[str, Any]:
@@ -401,3 +383,9 @@ def _collect_gradients(model) -> Arrays:
         model.save_pretrained(folder)
         arrays = load_file(pathlib.Path(folder) / "model.safetensors")
     return {f"grad/{key}": array for key, array in arrays.items() if not np.isnan(array).all()}
+
+
+import twin_cases_encoder  # noqa: E402
+
+CASES += twin_cases_encoder.CASES
+LAYERS += twin_cases_encoder.LAYERS

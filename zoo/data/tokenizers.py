@@ -199,12 +199,17 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> JsonTokenizer:
 
 def from_gpt2_files(encoder: str, merges: str) -> JsonTokenizer:
     """The tokenizer of GPT-2's `encoder.json` and `vocab.bpe`, given their contents."""
+    backend = make_byte_bpe(encoder, merges)
+    backend.add_special_tokens([END_OF_TEXT])
+    return JsonTokenizer(backend.to_str())
+
+
+def make_byte_bpe(vocab: str, merges: str) -> Any:
+    """The library's byte-level BPE of a vocabulary and its merges, without special tokens."""
     from tokenizers import models
 
     pairs = [(a, b) for a, _, b in (x.partition(" ") for x in merges.splitlines()[1:]) if b]
-    backend = _byte_level(models.BPE(json.loads(encoder), pairs))
-    backend.add_special_tokens([END_OF_TEXT])
-    return JsonTokenizer(backend.to_str())
+    return _byte_level(models.BPE(json.loads(vocab), pairs))
 
 
 def _byte_level(model: Any) -> Any:

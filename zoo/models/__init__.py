@@ -13,15 +13,16 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
-from zoo.models import decoder_sizes, encoder, seq2seq, vit
+from zoo.models import decoder_sizes, encoder, mixer, seq2seq, vit
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
+from zoo.models.mixer import Mixer
 from zoo.models.mlp import MLP
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.vit import ViT
 from zoo.registry import Registry
 
-CLASSES: dict[str, type] = {c.__name__: c for c in (MLP, ViT, Decoder, Encoder, Seq2Seq)}
+CLASSES: dict[str, type] = {c.__name__: c for c in (MLP, ViT, Decoder, Encoder, Seq2Seq, Mixer)}
 """Class name -> class, for files that say what model they hold."""
 
 MODELS = Registry("model")
@@ -44,6 +45,18 @@ for _size in vit.SIZES:
 MODELS.add_pattern(rf"vit_({'|'.join(vit.SIZES)})([1-9]\d*)", _make_vit)
 
 
+def _make_mixer(size: str, patch: str, **fields: Any) -> Mixer:
+    keys = ("width", "depth", "tokens_hidden", "hidden")
+    row = dict(zip(keys, mixer.SIZES[size], strict=True))
+    return Mixer(**{**row, "patch_size": int(patch), **fields})
+
+
+for _size in mixer.SIZES:
+    for _patch in mixer.PATCHES:
+        MODELS.add(f"mixer_{_size}{_patch}", functools.partial(_make_mixer, _size, str(_patch)))
+MODELS.add_pattern(rf"mixer_({'|'.join(mixer.SIZES)})([1-9]\d*)", _make_mixer)
+
+
 def _make_decoder(name: str, **fields: Any) -> Decoder:
     width, depth, num_heads, num_positions = decoder_sizes.SIZES[name]
     row = {"width": width, "depth": depth, "num_heads": num_heads, "num_positions": num_positions}
@@ -60,13 +73,17 @@ def _make_rotary_decoder(name: str, **fields: Any) -> Decoder:
 
 
 def _make_encoder(name: str, **fields: Any) -> Encoder:
-    sizes = encoder.ALBERT_SIZES if name.startswith("albert") else encoder.BERT_SIZES
-    width, depth, num_heads, hidden = sizes[name]
-    row: dict[str, Any] = {"width": width, "depth": depth, "num_heads": num_heads}
-    row["hidden"] = hidden
-    if name.startswith("albert"):
-        row |= encoder.ALBERT
-    return Encoder(**{**row, **fields})
+    pooler = {"pooler": True} if fields.get("head") in encoder.POOLED else {}
+    return Encoder(**{**encoder.ROWS[name], **pooler, **fields})
+
+
+def _make_bert(depth: str, width: str, **fields: Any) -> Encoder:
+    row = {"width": int(width), "depth": int(depth), "hidden": 4 * int(width)}
+    return Encoder(**{**row, "num_heads": max(int(width) // 64, 1), **fields})
+
+
+# The names of Turc et al. 2019, all of heads of 64: bert_l8_h256.
+MODELS.add_pattern(r"bert_l([1-9]\d*)_h([1-9]\d*)", _make_bert)
 
 
 def _make_seq2seq(name: str, **fields: Any) -> Seq2Seq:
@@ -81,7 +98,7 @@ def _make_seq2seq(name: str, **fields: Any) -> Seq2Seq:
 for _make, *_tables in (
     (_make_decoder, decoder_sizes.SIZES),
     (_make_rotary_decoder, *decoder_sizes.ROTARY_SIZES),
-    (_make_encoder, encoder.BERT_SIZES, encoder.ALBERT_SIZES),
+    (_make_encoder, encoder.ROWS),
     (_make_seq2seq, seq2seq.T5_SIZES),
 ):
     for _table in _tables:
@@ -114,7 +131,7 @@ def make_model(cls: type, fields: dict[str, Any], place: str) -> nn.Module:
     """
     model = cls(**convert_fields(model_fields(cls), fields, place))
     try:
-        jax.eval_shape(lambda: init_params(model))
+        param_shapes(model)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -158,3 +175,9 @@ def init_params(model: nn.Module, seed: int | jax.Array = 0) -> dict[str, Any]:
     key = jax.random.key(seed) if isinstance(seed, int) else seed
     inputs = [jnp.zeros(spec.shape, spec.dtype) for spec in model.input_specs()]  # type: ignore[attr-defined]
     return model.init(key, *inputs)["params"]
+
+
+@functools.lru_cache(maxsize=4)  # tracing a deep model takes seconds, and each step asks
+def param_shapes(model: nn.Module) -> dict[str, Any]:
+    """The parameters' shapes and dtypes, a plain nested dict; nothing is computed."""
+    return jax.eval_shape(lambda: init_params(model))

@@ -1,11 +1,20 @@
 """Encoders: every token sees every other.
 
-BERT (Devlin et al. 2019): post-norm, LayerNorm epsilon 1e-12, exact GELU, learned positions and
-sentence types, a norm after the embedding; initialised by a normal of deviation 0.02. ALBERT (Lan
-et al. 2020): one set of parameters for all layers, an embedding narrower than the model, the tanh
-form of GELU.
+All are post-norm, with a norm after the embedding and learned positions; GELU is exact and the
+LayerNorm epsilon 1e-12 unless said otherwise; initialised by a normal of deviation 0.02.
 
-Dropout acts on the embedding and on each branch, not on attention weights.
+- BERT (Devlin et al. 2019): sentence types; the pooler, Dense and tanh on the first token.
+- ALBERT (Lan et al. 2020): one set of parameters for all layers, an embedding narrower than the
+  model, the tanh form of GELU.
+- RoBERTa (Liu et al. 2019) and XLM-R (Conneau et al. 2020): one type, epsilon 1e-5, positions
+  counted over the real tokens.
+- ELECTRA (Clark et al. 2020): a discriminator that says which tokens a generator, a masked
+  language model, has replaced; its classifiers pool by GELU.
+- DistilBERT (Sanh et al. 2019): half of BERT's layers, no types; its classifiers pool by ReLU.
+
+What a classifier computes before its last layer, Dense and an activation on the first token, is the
+pooler in all of them, whatever their files call it. Dropout acts on the embedding and on each
+branch, not on attention weights.
 """
 
 from __future__ import annotations
@@ -21,17 +30,26 @@ from zoo.config import UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PostNormBlock
 from zoo.models.decoder import join_masks
+from zoo.models.heads import MaskedLMHead, ReplacedTokenHead
 from zoo.models.layers import ACTIVATIONS, Activation, FeedForward, drop, make_norm
 from zoo.models.stack import run_stack
 
-# name -> width, depth, heads, feed-forward width: Devlin et al. 2019 and Turc et al. 2019.
+# name -> width, depth, heads, feed-forward width, vocabulary (30522), embedding width (the width):
+# Devlin et al. 2019, Turc et al. 2019, Wang et al. 2020, and the published config.json files.
 BERT_SIZES = {
     "bert_tiny": (128, 2, 2, 512),
     "bert_mini": (256, 4, 4, 1024),
     "bert_small": (512, 4, 8, 2048),
     "bert_medium": (512, 8, 8, 2048),
     "bert_base": (768, 12, 12, 3072),
+    "bert_base_cased": (768, 12, 12, 3072, 28996),
+    "bert_base_multilingual_uncased": (768, 12, 12, 3072, 105879),
+    "bert_base_multilingual_cased": (768, 12, 12, 3072, 119547),
+    "bert_base_chinese": (768, 12, 12, 3072, 21128),
     "bert_large": (1024, 24, 16, 4096),
+    "bert_large_cased": (1024, 24, 16, 4096, 28996),
+    "minilm_l6_h384": (384, 6, 12, 1536),
+    "minilm_l12_h384": (384, 12, 12, 1536),
 }
 # The second version's published config.json files.
 ALBERT = {"embedding_width": 128, "vocab_size": 30000, "num_groups": 1, "activation": "gelu_tanh"}
@@ -41,35 +59,50 @@ ALBERT_SIZES = {
     "albert_xlarge": (2048, 24, 16, 8192),
     "albert_xxlarge": (4096, 12, 64, 16384),
 }
+# Table places 0 and 1 hold no real token: 512 tokens fit.
+ROBERTA = {"num_positions": 514, "num_types": 1, "padding_position": 1, "norm_epsilon": 1e-5}
+ROBERTA_SIZES = {
+    "roberta_base": (768, 12, 12, 3072, 50265),
+    "roberta_large": (1024, 24, 16, 4096, 50265),
+    "distilroberta_base": (768, 6, 12, 3072, 50265),
+    "xlm_roberta_base": (768, 12, 12, 3072, 250002),
+    "xlm_roberta_large": (1024, 24, 16, 4096, 250002),
+}
+# Without a head that pools there is no pooler.
+ELECTRA = {"pooler": False, "pooler_activation": "gelu"}
+ELECTRA_SIZES = {
+    "electra_small": (256, 12, 4, 1024, 30522, 128),
+    "electra_base": (768, 12, 12, 3072),
+    "electra_large": (1024, 24, 16, 4096),
+}
+GENERATOR_SIZES = {
+    "electra_small_generator": (256, 12, 4, 1024, 30522, 128),
+    "electra_base_generator": (256, 12, 4, 1024, 30522, 768),
+    "electra_large_generator": (256, 24, 4, 1024, 30522, 1024),
+}
+DISTILBERT = {"num_types": 0, "pooler": False, "pooler_activation": "relu"}
+DISTILBERT_SIZES = {
+    "distilbert_base": (768, 6, 12, 3072),
+    "distilbert_base_cased": (768, 6, 12, 3072, 28996),
+    "distilbert_base_multilingual_cased": (768, 6, 12, 3072, 119547),
+}
+COLUMNS = ("width", "depth", "num_heads", "hidden", "vocab_size", "embedding_width")
+ROWS: dict[str, dict[str, Any]] = {
+    name: {**common, **dict(zip(COLUMNS, row, strict=False))}
+    for sizes, common in (
+        (BERT_SIZES, {}),
+        (ALBERT_SIZES, ALBERT),
+        (ROBERTA_SIZES, ROBERTA),
+        (ELECTRA_SIZES, {**ELECTRA, "head": "replaced_token"}),
+        (GENERATOR_SIZES, {**ELECTRA, "head": "masked_lm"}),
+        (DISTILBERT_SIZES, DISTILBERT),
+    )
+    for name, row in sizes.items()
+}
+"""name -> fields of the Encoder; ELECTRA's have the head they were published with."""
 
-
-class MaskedLMHead(nn.Module):
-    """Dense, activation, norm, then the (tied) output matrix and a bias a token."""
-
-    vocab_size: int
-    activation: Activation
-    norm_epsilon: float
-    kernel_init: Any
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], table: Float[Array, "v e"] | None, width: int
-    ) -> Float[Array, "b t v"]:
-        """`table` is the embedding where the output is tied to it; `width` that of its rows."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = nn.Dense(width, kernel_init=self.kernel_init, name="fc", **types)(x)
-        x = ACTIVATIONS[self.activation](x)
-        x = make_norm("layer", self.norm_epsilon, name="norm", **types)(x)
-        bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,), self.param_dtype)
-        if table is None:
-            inits = {"use_bias": False, "kernel_init": self.kernel_init}
-            logits = nn.Dense(self.vocab_size, name="out", **inits, **types)(x)
-        else:
-            table = table.astype(self.dtype)
-            logits = jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)
-        return logits.astype(jnp.float32) + bias.astype(jnp.float32)
+POOLED = ("sequence", "multiple_choice")
+"""The heads that read the pooler."""
 
 
 class Encoder(nn.Module):
@@ -81,12 +114,18 @@ class Encoder(nn.Module):
     hidden: int = 3072
     vocab_size: int = 30522
     num_positions: int = 512
-    num_types: int = 2
+    num_types: int = 2  # 0: none (DistilBERT)
+    # None: a token's position is its place in the row. A number: real tokens are counted from the
+    # position after it on, padding has it (RoBERTa: 1).
+    padding_position: int | None = None
     embedding_width: int | None = None  # None: width; another is projected (ALBERT)
     num_groups: int | None = None  # sets of layer parameters; None: one a layer (ALBERT has 1)
-    head: Literal["masked_lm", "sequence", "token", "span", "none"] = "none"
+    head: Literal[
+        "masked_lm", "replaced_token", "sequence", "token", "span", "multiple_choice", "none"
+    ] = "none"
     num_classes: int = 2  # of the heads 'sequence' and 'token'
-    pooler: bool = True  # Dense and tanh on the first token; the head 'sequence' needs it
+    pooler: bool = True  # Dense and an activation on the first token; the heads of POOLED need it
+    pooler_activation: Activation = "tanh"
     tied: bool = True  # the output matrix of 'masked_lm' is the embedding
     activation: Activation = "gelu"
     norm_epsilon: float = 1e-12
@@ -108,19 +147,23 @@ class Encoder(nn.Module):
         types: Int[Array, "b t"] | None = None,
         mask: Bool[Array, "b t"] | None = None,
         train: bool = False,
-    ) -> tuple[Float[Array, "b *t c"], dict[str, Any]]:
+    ) -> tuple[Float[Array, "b ..."], dict[str, Any]]:
         """`mask` is true where a token is real; `types` says sentence A (0, the default) or B (1);
-        `segments` numbers documents that must not see each other.
+        `segments` numbers documents that must not see each other; `positions` count from 0 in every
+        family.
 
         Returns, in float32, by `head`: 'none' the encoded tokens `b t d`; 'masked_lm' logits
-        `b t v`; 'token' `b t c`; 'span' logits of being start and end `b t 2`; 'sequence' `b c`.
+        `b t v`; 'replaced_token' `b t`; 'token' `b t c`; 'span' logits of being start and end
+        `b t 2`; 'sequence' `b c`; 'multiple_choice' `b`: each choice is a row of its own beside
+        its question, those of one question lie together, and the task makes of the logits
+        `[questions, choices]`.
         aux: `attention` `[layers, b, n, t, s]`, `hidden` `[layers, b, t, d]`, `pooled` `b d` where
         there is a pooler. Raises UserError on more tokens than positions.
         """
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dropout = self.dropout if train else 0.0
         embed = self._make_embed(self.vocab_size, "embed")
-        x = self._add_places(embed(tokens), positions, types)
+        x = self._add_places(embed(tokens), positions, types, mask)
         x = drop(
             make_norm("layer", self.norm_epsilon, name="embed_norm", **kinds)(x), dropout, "dropout"
         )
@@ -136,44 +179,53 @@ class Encoder(nn.Module):
             remat=self.remat if train else "none",
         )
         if self.pooler:
-            aux["pooled"] = jnp.tanh(self._dense(self.width, "pooler")(x[:, 0]))
+            pool = ACTIVATIONS[self.pooler_activation]
+            aux["pooled"] = pool(self._dense(self.width, "pooler")(x[:, 0]))
         return self._read_out(x, aux.get("pooled"), embed, dropout).astype(jnp.float32), aux
 
-    def _add_places(self, x: Any, positions: Any, types: Any) -> Any:
-        """Adds learned positions and sentence types to embedded tokens."""
-        length = x.shape[1]
-        if positions is None and length > self.num_positions:
+    def _add_places(self, x: Any, positions: Any, types: Any, mask: Any) -> Any:
+        """Adds learned positions and sentence types to embedded tokens.
+
+        transformers counts RoBERTa's real tokens by their ids, we by `mask`: there a padding token
+        without a mask is passed over, here it is a token.
+        """
+        length, first = x.shape[1], self._first_position()
+        if positions is None and length > self.num_positions - first:
             raise UserError(
-                f"the model has {self.num_positions} positions, not {length}: shorten the text or "
-                "set model.arguments.num_positions"
+                f"the model has {self.num_positions - first} positions, not {length}: shorten the "
+                "text or set model.arguments.num_positions"
             )
+        if positions is None and mask is not None and self.padding_position is not None:
+            positions = jnp.where(mask, jnp.cumsum(mask, axis=1) - 1, -1)
         shape = (self.num_positions, self._embedding_width())
         pos = self.param("pos", self._init(), shape, self.param_dtype).astype(self.dtype)
-        x = x + (pos[:length] if positions is None else pos[positions])
+        x = x + (pos[first : first + length] if positions is None else pos[first + positions])
+        if not self.num_types:
+            if types is not None:
+                raise UserError("the model has no sentence types: give no types")
+            return x
         kinds = jnp.zeros((1, length), jnp.int32) if types is None else types
         return x + self._make_embed(self.num_types, "embed_types")(kinds)
 
     def _read_out(self, x: Any, pooled: Any, embed: nn.Embed, dropout: float) -> Any:
         """The head."""
-        if self.head == "masked_lm":
-            head = MaskedLMHead(
-                self.vocab_size,
-                self.activation,
-                self.norm_epsilon,
-                self._init(),
-                self.dtype,
-                self.param_dtype,
-                name="head",
-            )
-            return head(x, embed.embedding if self.tied else None, self._embedding_width())
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype, "name": "head"}
         if self.head == "none":
             return x
-        if self.head == "sequence":
+        if self.head == "masked_lm":
+            lm = MaskedLMHead(
+                self.vocab_size, self.activation, self.norm_epsilon, self._init(), **kinds
+            )
+            return lm(x, embed.embedding if self.tied else None, self._embedding_width())
+        if self.head == "replaced_token":
+            return ReplacedTokenHead(self.activation, self._init(), **kinds)(x)
+        if self.head in POOLED:
             if pooled is None:
-                raise UserError("head='sequence' reads the pooler: set pooler=True")
+                raise UserError(f"head={self.head!r} reads the pooler: set pooler=True")
             x = pooled
-        num_outputs = 2 if self.head == "span" else self.num_classes
-        return self._dense(num_outputs, "head")(drop(x, dropout, "head_dropout"))
+        num_outputs = {"span": 2, "multiple_choice": 1}.get(self.head, self.num_classes)
+        logits = self._dense(num_outputs, "head")(drop(x, dropout, "head_dropout"))
+        return logits[:, 0] if self.head == "multiple_choice" else logits
 
     def _block(self, dropout: float) -> PostNormBlock:
         """The template of the stack."""
@@ -210,6 +262,11 @@ class Encoder(nn.Module):
     def _embedding_width(self) -> int:
         return self.embedding_width or self.width
 
+    def _first_position(self) -> int:
+        """The place of a row's first token in the table of positions."""
+        return 0 if self.padding_position is None else self.padding_position + 1
+
     def input_specs(self, batch_size: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of the positional inputs."""
-        return (jax.ShapeDtypeStruct((batch_size, self.num_positions), jnp.int32),)
+        length = self.num_positions - self._first_position()
+        return (jax.ShapeDtypeStruct((batch_size, length), jnp.int32),)

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from zoo.config import UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
 from zoo.models.layers import Activation, FeedForward, drop, make_norm, sincos_positions
+from zoo.models.patches import Size, cut_patches, find_grid, image_spec
 from zoo.models.stack import run_stack
 
 # size -> width, depth, heads, feed-forward width: ViT (2021) for b, l, h; DeiT (2021) for ti, s;
@@ -61,7 +61,7 @@ class ViT(nn.Module):
     depth: int = 12
     num_heads: int = 12
     hidden: int = 3072
-    patch_size: int | tuple[int, int] = 16
+    patch_size: Size = 16
     image_size: tuple[int, int] = (224, 224)
     num_channels: int = 3
     num_classes: int = 1000
@@ -91,7 +91,8 @@ class ViT(nn.Module):
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dropout = self.dropout if train else 0.0
-        patches = self._cut(images).astype(self.dtype)
+        patches = cut_patches(images, self.image_size, self.patch_size, self.num_channels)
+        patches = patches.astype(self.dtype)
         x = nn.Dense(self.width, kernel_init=nn.initializers.lecun_normal(), name="embed", **types)(
             patches
         )
@@ -129,18 +130,6 @@ class ViT(nn.Module):
             parent=None,
         )
 
-    def _cut(self, images: Float[Array, "b y x ch"]) -> Float[Array, "b t p"]:
-        """Cuts images into flattened patches, row by row."""
-        if images.shape[1:] != (*self.image_size, self.num_channels):
-            raise UserError(
-                f"the model takes images of {(*self.image_size, self.num_channels)}, "
-                f"not {images.shape[1:]}: set image_size and num_channels"
-            )
-        rows, columns = self.grid()
-        height, width = self._patch()
-        x = images.reshape(len(images), rows, height, columns, width, self.num_channels)
-        return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
-
     def _add_positions(self, x: Float[Array, "b t d"]) -> Float[Array, "b s d"]:
         """Adds positions, and the class token before the patches when that pools."""
         rows, columns = self.grid()
@@ -169,22 +158,10 @@ class ViT(nn.Module):
             )(x)
         return x[:, 0] if self.pooling == "cls" else x.mean(axis=1)
 
-    def _patch(self) -> tuple[int, int]:
-        patch = self.patch_size
-        return (patch, patch) if isinstance(patch, int) else patch
-
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches. Raises UserError when they do not fill the image."""
-        image, patch = self.image_size, self._patch()
-        if image[0] % patch[0] or image[1] % patch[1]:
-            near = tuple(max(round(i / p), 1) * p for i, p in zip(image, patch, strict=True))
-            raise UserError(
-                f"image {image[0]}x{image[1]} is not divisible by patch {patch[0]}x{patch[1]} "
-                f"(nearest image: {near[0]}x{near[1]})"
-            )
-        return image[0] // patch[0], image[1] // patch[1]
+        return find_grid(self.image_size, self.patch_size)
 
     def input_specs(self, batch_size: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of the positional inputs."""
-        shape = (batch_size, *self.image_size, self.num_channels)
-        return (jax.ShapeDtypeStruct(shape, jnp.float32),)
+        return (image_spec(batch_size, self.image_size, self.num_channels),)

@@ -18,6 +18,7 @@ from flax.traverse_util import unflatten_dict
 
 from zoo.config import UserError
 from zoo.models import ViT, init_params
+from zoo.pretrained.bridge import our_leaves
 from zoo.tree import STACK, named_leaves, unstack_layers
 
 HEADS = ("head", "classifier", "pooler", "pre_logits")
@@ -133,8 +134,7 @@ def resize_grid(grid: Any, rows: int, columns: int) -> np.ndarray:
 
 def _shapes(model: nn.Module) -> dict[str, Shape]:
     """Path -> shape of the model's canonical parameters, without memory or arithmetic."""
-    tree = jax.eval_shape(lambda: unstack_layers(init_params(model)))
-    return {path: tuple(leaf.shape) for path, leaf in named_leaves(tree).items()}
+    return {path: tuple(leaf.shape) for path, leaf in our_leaves(model).items()}
 
 
 def _check_params(given: Mapping[str, Any], old: Mapping[str, Shape]) -> None:

@@ -8,9 +8,7 @@ then that one alone, so that a conversion needs the memory of one tensor.
 
 from __future__ import annotations
 
-import functools
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ import jax
 import numpy as np
 
 from zoo.config import UserError
-from zoo.models import init_params
+from zoo.models import param_shapes
 from zoo.pretrained.safetensors_file import Entry, Tensors
 from zoo.tree import named_leaves, unstack_layers
 
@@ -114,10 +112,9 @@ def plan(table: Table, model: nn.Module) -> list[Piece]:
     return list(found.values())
 
 
-@functools.lru_cache(maxsize=4)  # tracing a deep model takes seconds, and each step asks
 def our_leaves(model: nn.Module) -> dict[str, Any]:
     """Canonical path -> shape and dtype of a model's parameters."""
-    return named_leaves(jax.eval_shape(lambda: unstack_layers(init_params(model))))
+    return named_leaves(jax.eval_shape(unstack_layers, param_shapes(model)))
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -131,12 +128,9 @@ def fill_path(pattern: str, numbers: Mapping[str, int]) -> str:
 
 
 def _their_shape(row: Row, shapes: list[Any], model: nn.Module) -> tuple[int, ...]:
-    turned = [
-        jax.eval_shape(
-            lambda x: row.turn.to_theirs(x, model), jax.ShapeDtypeStruct(shape, np.float32)
-        ).shape
-        for shape in shapes
-    ]
+    # One zero seen from everywhere: it has every shape and takes no memory.
+    zeros = [np.broadcast_to(np.float32(0), shape) for shape in shapes]
+    turned = [row.turn.to_theirs(zero, model).shape for zero in zeros]
     if len(turned) == 1:
         return turned[0]
     joined = list(turned[0])
@@ -161,30 +155,25 @@ class AsOurs(Tensors):
             Entry(path, shapes[path], theirs.dtype(self._parts[path][0].theirs)) for path in shapes
         ]
         super().__init__(theirs.place, entries)
-        self._last: tuple[str, Any] = ("", None)
-        self._lock = threading.Lock()
 
     def read(self, name: str) -> np.ndarray:
         self.entry(name)
         piece, index = self._parts[name]
-        array = self._read_theirs(piece.theirs, keep=len(piece.ours) > 1)
-        if len(piece.ours) > 1:
-            ends = np.cumsum([self._width(piece, path) for path in piece.ours])
-            array = np.split(array, ends[:-1], piece.row.axis)[index]
-        return piece.row.turn.to_ours(array, self._model)
+        turn = piece.row.turn
+        if turn not in (SAME, LINEAR) or (turn is SAME and len(piece.ours) == 1):
+            array = self._theirs.read(piece.theirs)
+            return turn.to_ours(array[self._places(piece)[index]], self._model)
+        rows, *columns = self._places(piece)[index]
+        read_rows = self._theirs.open_rows(piece.theirs)
+        ours = np.empty(self.shape(name), self.dtype(name))
+        fill(
+            ours.T if turn is LINEAR else ours,
+            lambda start, stop: read_rows(rows.start + start, rows.start + stop)[:, *columns],
+        )
+        return ours
 
-    def _width(self, piece: Piece, path: str) -> int:
-        return _their_shape(piece.row, [self.shape(path)], self._model)[piece.row.axis]
-
-    def _read_theirs(self, name: str, keep: bool) -> np.ndarray:
-        """Several of ours may lie in one of theirs: the last such one is kept."""
-        if not keep:
-            return self._theirs.read(name)
-        with self._lock:
-            if self._last[0] != name:
-                self._last = ("", None)  # before the next is read: one at a time
-                self._last = (name, self._theirs.read(name))
-            return self._last[1]
+    def _places(self, piece: Piece) -> list[tuple[slice, ...]]:
+        return places(piece, [self.shape(path) for path in piece.ours], self._model)
 
 
 class AsTheirs(Tensors):
@@ -202,9 +191,45 @@ class AsTheirs(Tensors):
     def read(self, name: str) -> np.ndarray:
         self.entry(name)
         piece = self._pieces[name]
-        turn = piece.row.turn.to_theirs
-        parts = [turn(self._ours.read(path), self._model) for path in piece.ours]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, piece.row.axis)
+        turn = piece.row.turn
+        if turn is SAME and len(piece.ours) == 1:
+            return self._ours.read(piece.ours[0])
+        theirs = np.empty(piece.shape, self.dtype(name))
+        shapes = [self._ours.shape(path) for path in piece.ours]
+        for path, place in zip(piece.ours, places(piece, shapes, self._model), strict=True):
+            if turn in (SAME, LINEAR):
+                fill(
+                    theirs[place].T if turn is LINEAR else theirs[place], self._ours.open_rows(path)
+                )
+            else:
+                theirs[place] = turn.to_theirs(self._ours.read(path), self._model)
+        return theirs
+
+
+def places(
+    piece: Piece, shapes: list[tuple[int, ...]], model: nn.Module
+) -> list[tuple[slice, ...]]:
+    """Where each leaf of ours, of these shapes, lies in theirs."""
+    axis, found, end = piece.row.axis, [], 0
+    for shape in shapes:
+        start, end = end, end + _their_shape(piece.row, [shape], model)[axis]
+        place = [slice(0, size) for size in piece.shape]
+        place[axis] = slice(start, end)
+        found.append(tuple(place))
+    return found
+
+
+STRIP_BYTES = 2**20
+
+
+def fill(target: np.ndarray, read_rows: Callable[[int, int], np.ndarray]) -> None:
+    """Copies rows into an array, or a view of one, in strips: a transposed copy is several times
+    as fast as NumPy's own, and what is copied need not be in memory whole."""
+    row = max(target[:1].nbytes, 1)
+    step = max(STRIP_BYTES // row, 64)  # at least a few cache lines of a transposed target
+    for start in range(0, len(target), step):
+        stop = min(start + step, len(target))
+        target[start:stop] = read_rows(start, stop)
 
 
 def _check(theirs: Tensors, table: Table, pieces: list[Piece]) -> tuple[str, ...]:
@@ -267,16 +292,6 @@ def read_tree(tensors: Tensors, convert: Callable[[np.ndarray], Any]) -> dict[st
     if bad:
         raise UserError(f"{tensors.place}: NaN or infinity in {_list(bad)}")
     return tree
-
-
-def contiguous(array: np.ndarray) -> np.ndarray:
-    """C-contiguous memory; a transposed matrix goes in strips, much faster than NumPy's."""
-    if array.ndim != 2 or not array.flags.f_contiguous or array.flags.c_contiguous:
-        return np.ascontiguousarray(array)
-    copied = np.empty(array.shape, array.dtype)
-    for start in range(0, array.shape[1], 64):  # a strip of theirs: a few cache lines of each row
-        copied[:, start : start + 64] = array[:, start : start + 64]
-    return copied
 
 
 def all_finite(array: np.ndarray) -> bool:

@@ -12,12 +12,17 @@ import numpy as np
 from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bert import ALBERT, BERT
-from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.distilbert import DISTILBERT
+from zoo.pretrained.electra import ELECTRA
+from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gemma import GEMMA, GEMMA2, GEMMA3
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
 from zoo.pretrained.mistral import MISTRAL
+from zoo.pretrained.mixer import NPZ as MIXER_NPZ
+from zoo.pretrained.mixer import TIMM as MIXER_TIMM
 from zoo.pretrained.qwen import QWEN2, QWEN3
+from zoo.pretrained.roberta import ROBERTA, XLM_ROBERTA
 from zoo.pretrained.sources import Source
 from zoo.pretrained.t5 import T5
 from zoo.pretrained.tensors import MemoryTensors
@@ -26,7 +31,12 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
 FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
-BARE = {"timm": TIMM, "npz": NPZ}  # files that say themselves what they are
+FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
+# Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
+BARE: dict[str, dict[str, Family]] = {
+    "timm": {"stem.proj.weight": MIXER_TIMM, "": TIMM},
+    "npz": {"stem/kernel": MIXER_NPZ, "": NPZ},
+}
 
 # Fields that say how a model runs or trains, not what it computes.
 RUNNING = ("scan_layers", "remat", "attend", "dtype", "param_dtype")
@@ -43,11 +53,15 @@ MEANT = {
     "decoder_depth": lambda m: m.depth,
 }
 
+# The heads without classes.
+UNCLASSED = ("lm", "masked_lm", "replaced_token", "span", "multiple_choice", "none")
+
 
 def family_of(source: Source) -> Family:
     """The family of a file. Raises UserError on one we do not have."""
     if source.layout in BARE:
-        return BARE[source.layout]
+        names = source.tensors.names()
+        return next(f for key, f in BARE[source.layout].items() if not key or key in names)
     name = source.config.get("model_type")
     family = FAMILIES.get(str(name))
     if family is None:
@@ -81,8 +95,18 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
     raise UserError(f"no layout of transformers fits the model: {name} has no {', '.join(wrong)}")
 
 
+def layouts_of(model: nn.Module) -> list[str]:
+    """The files that can hold a model: `model_type`s of transformers, and BARE's layouts."""
+    named = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    fitting = [f.name for f in named if not _try_family(f, model)[1]]
+    bare = [k for k, rows in BARE.items() if type(model) in [f.model_class for f in rows.values()]]
+    return fitting + bare
+
+
 def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
     """A config.json, and what is lost when it is read again."""
+    if head_of(model) not in family.heads.values():
+        return {}, [f"head={head_of(model)!r}"]
     architecture = family.architecture(model)
     config = {
         "architectures": [architecture],
@@ -91,7 +115,10 @@ def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
     }
     head = family.heads[architecture]
     names = {"a.pooler.": np.zeros(0)} if _has(model, "pooler") or _has(model, "pre_logits") else {}
-    fields = family.read_config(TheirConfig(config, family.name), head, MemoryTensors(names))
+    try:
+        fields = family.read_config(TheirConfig(config, family.name), head, MemoryTensors(names))
+    except UserError as error:  # a value that this family does not take
+        return config, [str(error).removeprefix(f"{family.name}: ")]
     again = family.model_class(**fields)
     wanted, got = _meaning(model), _meaning(again)
     return config, [f"{k}={wanted[k]!r}" for k in wanted if wanted[k] != got[k]]
@@ -115,7 +142,7 @@ def _meaning(model: Any) -> dict[str, Any]:
         values["layer_pattern"] = model.layer_kinds() if model.window else ()
     if "patch_size" in values and isinstance(values["patch_size"], int):
         values["patch_size"] = (values["patch_size"],) * 2
-    if values.get("head") in ("lm", "masked_lm", "span", "none"):
+    if values.get("head") in UNCLASSED:
         values["num_classes"] = 0
     return values
 

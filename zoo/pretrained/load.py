@@ -88,8 +88,9 @@ def load_pretrained(
       source: a Hugging Face folder (safetensors, sharded, or a torch .bin, read without torch and
         without running code), timm's safetensors, an AugReg or big_vision .npz, a folder in our own
         layout, a run's workdir, or OWNER/NAME on the hub where no such path exists.
-      head: 'lm', 'masked_lm', 'sequence', 'token', 'span', 'classification' or 'none'; by default
-        the one the source was saved with. A new head begins at random, from `seed`.
+      head: 'lm', 'masked_lm', 'replaced_token', 'sequence', 'token', 'span', 'multiple_choice',
+        'classification' or 'none'; by default the one the source was saved with. A new head begins
+        at random, from `seed`.
       dtype: of the parameters; by default those of the file.
       **changes: fields of the model, such as `num_classes=10`, `image_size=(384, 384)`,
         `vocab_size`, `num_positions`, `scan_layers=True`; the parameters are made to fit
@@ -166,7 +167,7 @@ def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
     if head is not None and head != head_of(model):
         if hasattr(model, "head"):
             changes = {"head": head, **changes}
-            if head == "sequence" and hasattr(model, "pooler"):
+            if head in ("sequence", "multiple_choice") and hasattr(model, "pooler"):
                 changes.setdefault("pooler", True)
         elif head == "none":
             changes = {"num_classes": 0, **changes}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import collections
 import concurrent.futures
+import itertools
 import json
 import math
 import os
@@ -44,6 +45,7 @@ DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype("?"),
 }
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
+READ_AHEAD_BYTES = 64 * 2**20  # larger tensors are read one at a time
 PARTIAL = ".partial"  # the suffix of a file that is not whole yet
 
 
@@ -101,6 +103,14 @@ class Tensors(abc.ABC):
         Raises UserError where there is no such name, or where the file has been cut since.
         """
 
+    def open_rows(self, name: str) -> Callable[[int, int], np.ndarray]:
+        """A function that gives rows `start` to `stop` of a tensor.
+
+        So a large one can be turned without standing there twice, where the kind of file allows it.
+        """
+        array = self.read(name)
+        return lambda start, stop: array[start:stop]
+
 
 class SafetensorsFile(Tensors):
     """One `.safetensors` file, its header checked in full when it is opened."""
@@ -123,6 +133,16 @@ class SafetensorsFile(Tensors):
         entry = self.entry(name)
         flat = read_span(self._path, self._starts[name], entry.nbytes)
         return flat.view(entry.dtype).reshape(entry.shape)
+
+    def open_rows(self, name: str) -> Callable[[int, int], np.ndarray]:
+        entry, begin = self.entry(name), self._starts[name]
+        row = entry.nbytes // max(entry.shape[0], 1)
+
+        def read_rows(start: int, stop: int) -> np.ndarray:
+            flat = read_span(self._path, begin + start * row, (stop - start) * row)
+            return flat.view(entry.dtype).reshape(stop - start, *entry.shape[1:])
+
+        return read_rows
 
 
 def read_span(path: epath.Path, start: int, num_bytes: int) -> np.ndarray:
@@ -154,9 +174,9 @@ def write_safetensors(
 ) -> list[str]:
     """Writes `STEM.safetensors`, or numbered shards and their index, tensor by tensor.
 
-    `read(name)` is called once a tensor, in a thread that is one tensor ahead of the writing:
-    two tensors are in memory at most. All files lie under temporary names until the last is
-    whole, so that an error leaves none; the index gets its name last.
+    `read(name)` is called once a tensor. A small one (64 MiB) is read by a thread while the one
+    before is written; of large ones one is in memory at a time. All files lie under temporary
+    names until the last is whole, so that an error leaves none; the index gets its name last.
 
     Args:
       folder: is made where it does not exist; files of the same names are replaced.
@@ -182,7 +202,7 @@ def write_safetensors(
     header = {"format": "pt"} if metadata is None else dict(metadata)
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            arrays = _read_ahead(pool, read, [e.name for shard in shards for e in shard])
+            arrays = _read_ahead(pool, read, [e for shard in shards for e in shard])
             for file, shard in zip(files, shards, strict=True):
                 _write_shard(root / f"{file}{PARTIAL}", shard, arrays, header)
         if count > 1:
@@ -295,18 +315,21 @@ def _split(entries: Sequence[Entry], max_shard_bytes: int) -> list[list[Entry]]:
 
 
 def _read_ahead(
-    pool: concurrent.futures.Executor, read: Callable[[str], np.ndarray], names: list[str]
+    pool: concurrent.futures.Executor,
+    read: Callable[[str], np.ndarray],
+    entries: list[Entry],
 ) -> Iterator[np.ndarray]:
-    """Arrays in order; the next is read while the caller writes this one."""
-    if not names:
-        return
-    ahead = pool.submit(read, names[0])
-    for following in names[1:]:
-        array = ahead.result()
-        ahead = pool.submit(read, following)
+    """Arrays in order; a small one is read while the caller writes the one before.
+
+    Two large ones at a time would pass the memory of a shard that holds but one.
+    """
+    ahead = None
+    for entry, following in itertools.zip_longest(entries, entries[1:]):
+        array = read(entry.name) if ahead is None else ahead.result()
+        small = following is not None and max(entry.nbytes, following.nbytes) < READ_AHEAD_BYTES
+        ahead = pool.submit(read, following.name) if small else None
         yield array
         del array  # so that the next one's reading finds its memory free
-    yield ahead.result()
 
 
 def _write_shard(

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from zoo.config import UserError, nearest
-from zoo.pretrained.bridge import AsTheirs, all_finite, contiguous
+from zoo.pretrained.bridge import AsTheirs, all_finite
 from zoo.pretrained.describe import architecture_of, describe_model
 from zoo.pretrained.load import KEPT, PROCESSOR_FILE, Card, check_ours, find_kept, open_pretrained
 from zoo.pretrained.processor import Processor
@@ -66,8 +66,8 @@ def save_pretrained(
 def convert(source: Any, target: Any, layout: str | None = None) -> list[str]:
     """Writes a source anew, as layout 'hf' (Hugging Face) or 'zoo' (our own paths); by default as
     the other one; with it goes what lies beside the weights (tokenizer, processor). Tensor by
-    tensor: one is read and turned while the one before is written, so that up to three tensors are
-    in memory (a transposed one stands there twice). Returns the report.
+    tensor: large ones one at a time, a small one is read while the one before is written; a
+    safetensors file's are turned in strips, none stands there twice. Returns the report.
 
     Raises UserError as `load_pretrained` and `save_pretrained` do; no weights are left then.
     """
@@ -111,7 +111,7 @@ def write_folder(
     def read(key: str) -> np.ndarray:
         nonlocal left
         left -= 1
-        array = contiguous(tensors.read(key))
+        array = np.ascontiguousarray(tensors.read(key))
         if not all_finite(array):
             bad.append(key)
         if bad and not left:  # the last one: all of them are known

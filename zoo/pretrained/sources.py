@@ -24,6 +24,7 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
+TIMM_KEYS = ("patch_embed.proj.weight", "stem.proj.weight")  # a ViT's, a Mixer's
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TEXT_FILES = ["*.json", "*.txt", "*.model", "README.md"]
 
@@ -93,10 +94,10 @@ def open_file(path: epath.Path) -> Source:
     tensors = open_tensors(path)
     if path.suffix == ".npz":
         return Source(str(path), "npz", {}, tensors, None, (path,))
-    if "patch_embed.proj.weight" in tensors:
+    if any(name in tensors for name in TIMM_KEYS):
         return Source(str(path), "timm", {}, tensors, None, (path,))
     raise UserError(
-        f"{path}: a file without config.json can only be timm's ViT (no patch_embed.proj.weight "
+        f"{path}: a file without config.json can only be timm's (no {' or '.join(TIMM_KEYS)} "
         "here) or an .npz; give the folder that holds config.json"
     )
 

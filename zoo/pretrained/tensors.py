@@ -114,6 +114,10 @@ class ShardedTensors(Tensors):
         self.entry(name)  # an unknown name is an error that names the index
         return self._homes[name].read(name)
 
+    def open_rows(self, name: str) -> Callable[[int, int], np.ndarray]:
+        self.entry(name)
+        return self._homes[name].open_rows(name)
+
 
 def open_tensors(path: PathLike) -> Tensors:
     """Opens a file of weights by what it holds: safetensors, torch, npz or an index of shards.
