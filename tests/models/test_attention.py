@@ -34,7 +34,7 @@ def make_mask(*shape):
 BIAS = np.random.default_rng(2).normal(size=(1, 6, 5, 5)).astype(np.float32)
 
 
-def attend_by_hand(q, k, v, mask=None, causal=False, bias=None, scale=None):
+def attend_by_hand(q, k, v, mask=None, causal=False, bias=None, scale=None, cap=None):
     """One query head of one row at a time, in float64."""
     b, t, n, h = q.shape
     s, num_kv_heads = k.shape[1:3]
@@ -44,6 +44,7 @@ def attend_by_hand(q, k, v, mask=None, causal=False, bias=None, scale=None):
         kv_head = head // (n // num_kv_heads)
         scores = q[row, :, head].astype(np.float64) @ k[row, :, kv_head].T
         scores *= 1 / np.sqrt(h) if scale is None else scale
+        scores = scores if cap is None else cap * np.tanh(scores / cap)
         if bias is not None:
             scores += bias[0, head]
         scores[~allowed[row, 0]] = -np.inf
@@ -62,7 +63,8 @@ GIVEN = {
     "causal": {"causal": True},
     "bias": {"bias": BIAS},
     "scale": {"scale": 1.0},
-    "all": {"mask": make_mask(2, 1, 1, 5), "causal": True, "bias": BIAS, "scale": 0.7},
+    "cap": {"cap": 0.5},
+    "all": {"mask": make_mask(2, 1, 1, 5), "causal": True, "bias": BIAS, "scale": 0.7, "cap": 2.0},
 }
 
 
@@ -74,7 +76,7 @@ def test_both_parts_by_hand(given, num_kv_heads):
     q, k, v = make_qkv(k=num_kv_heads)
     given = GIVEN[given]
     expected = attend_by_hand(q, k, v, **given)
-    settings = {name: given[name] for name in ("causal", "scale") if name in given}
+    settings = {name: given[name] for name in ("causal", "scale", "cap") if name in given}
     arrays = {name: given[name] for name in ("mask", "bias") if name in given}
     floats = {"q": q, "k": k, "v": v, **({"bias": BIAS} if "bias" in given else {})}
 

@@ -11,7 +11,7 @@ import pytest
 import zoo
 from zoo.config import UserError
 from zoo.models.decoder import Decoder
-from zoo.models.decoder_sizes import LLAMA_SIZES, SIZES
+from zoo.models.decoder_sizes import ROTARY_SIZES, SIZES
 from zoo.tree import count_params, named_leaves, stack_layers
 
 SMALL = Decoder(width=24, depth=2, num_heads=3, vocab_size=50, num_positions=16)
@@ -174,7 +174,7 @@ def test_bfloat16_is_near(params):
 
 
 # As the publishers' code counts.
-LLAMA_COUNTS = {
+COUNTS = {
     "llama_7b": 6_738_415_616,
     "llama_13b": 13_015_864_320,
     "llama_33b": 32_528_943_616,
@@ -192,6 +192,36 @@ LLAMA_COUNTS = {
     "smollm2_135m": 134_515_008,
     "smollm2_360m": 361_821_120,
     "smollm2_1.7b": 1_711_376_384,
+    "mistral_7b_v0.1": 7_241_732_096,
+    "mistral_7b_v0.2": 7_241_732_096,
+    "mistral_7b_v0.3": 7_248_023_552,
+    "qwen2_0.5b": 494_032_768,
+    "qwen2_1.5b": 1_543_714_304,
+    "qwen2_7b": 7_615_616_512,
+    "qwen2_72b": 72_706_203_648,
+    "qwen2.5_0.5b": 494_032_768,
+    "qwen2.5_1.5b": 1_543_714_304,
+    "qwen2.5_3b": 3_085_938_688,
+    "qwen2.5_7b": 7_615_616_512,
+    "qwen2.5_14b": 14_770_033_664,
+    "qwen2.5_32b": 32_763_876_352,
+    "qwen2.5_72b": 72_706_203_648,
+    "qwen3_0.6b": 596_049_920,
+    "qwen3_1.7b": 1_720_574_976,
+    "qwen3_4b": 4_022_468_096,
+    "qwen3_8b": 8_190_735_360,
+    "qwen3_14b": 14_768_307_200,
+    "qwen3_32b": 32_762_123_264,
+    "gemma_2b": 2_506_172_416,
+    "gemma_7b": 8_537_680_896,
+    "gemma2_2b": 2_614_341_888,
+    "gemma2_9b": 9_241_705_984,
+    "gemma2_27b": 27_227_128_320,
+    "gemma3_270m": 268_098_176,
+    "gemma3_1b": 999_885_952,
+    "gemma3_4b": 3_880_263_168,
+    "gemma3_12b": 11_766_034_176,
+    "gemma3_27b": 27_009_346_304,
 }
 LLAMA = zoo.create_model(
     "llama3_8b", width=24, depth=2, num_heads=6, num_kv_heads=2, hidden=40, vocab_size=50
@@ -210,10 +240,10 @@ def run_llama():
     return apply(LLAMA, llama_params(), TOKENS)
 
 
-@pytest.mark.parametrize("name", LLAMA_SIZES)
-def test_llama_sizes(name):
+@pytest.mark.parametrize("name", [name for table in ROTARY_SIZES for name in table])
+def test_rotary_sizes(name):
     model = zoo.create_model(name, scan_layers=True)
-    assert count_params(jax.eval_shape(lambda: zoo.init_params(model))) == LLAMA_COUNTS[name]
+    assert count_params(jax.eval_shape(lambda: zoo.init_params(model))) == COUNTS[name]
 
 
 def llama_by_hand(params, tokens, heads, kv_heads, base):
@@ -273,6 +303,62 @@ def test_llama_scanned_or_not_with_a_cache_or_without(scan):
         cache = aux["cache"]
         parts.append(logits)
     np.testing.assert_allclose(jnp.concatenate(parts, axis=1), expected, atol=2e-5)
+
+
+# What layers of one stack may differ in, and all that acts on scores.
+MIXED = LLAMA.clone(
+    depth=4,
+    window=3,
+    layer_pattern=("local", "local", "global"),
+    local_rotary_base=7.0,
+    query_key_norm=True,
+    score_cap=2.0,
+    logit_cap=3.0,
+    post_norms=True,
+    norm="rms_plus_one",
+    scaled_embedding=True,
+)
+WINDOWED = LLAMA.clone(window=3, query_key_norm=True)
+
+
+@functools.cache
+def make_params(model):
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: zoo.init_params(model))
+    return jax.tree.map(lambda x: jnp.asarray(0.4 * random.normal(size=x.shape), x.dtype), shapes)
+
+
+@pytest.mark.parametrize("model", [MIXED, WINDOWED], ids=["mixed", "windowed"])
+def test_windows_scanned_or_not_with_a_cache_or_without(model):
+    """Whole; scanned; with a cache, three tokens, then four, then one by one."""
+    params = make_params(model)
+    expected, aux = apply(model, params, TOKENS)
+    for local, weights in zip(model.layer_kinds(), aux["attention"], strict=True):
+        far = np.tril(np.ones((10, 10)), -3).astype(bool)
+        assert (weights[..., far] == 0).all() == (local == "local")
+    scanned, own = model.clone(scan_layers=True), {"params": stack_layers(params)}
+    whole, own_aux = apply(scanned, own["params"], TOKENS)
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+    np.testing.assert_allclose(own_aux["attention"], aux["attention"], atol=1e-5)
+    step = jax.jit(scanned.apply)
+    cache, parts = scanned.init_cache(2, 12), []
+    for a, b in itertools.pairwise((0, 3, 7, 8, 9, 10)):
+        logits, aux = step(own, TOKENS[:, a:b], cache=cache)
+        cache = aux["cache"]
+        parts.append(logits)
+    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), expected, atol=2e-5)
+
+
+def test_windows_with_padding():
+    """Left padding with its own positions gives what the text alone gives."""
+    alone, _ = apply(MIXED, make_params(MIXED), TOKENS[:1])
+    padded = jnp.concatenate([jnp.full((1, 5), 7), TOKENS[:1]], axis=1)
+    mask = jnp.arange(15)[None] >= 5
+    positions = jnp.maximum(jnp.arange(15) - 5, 0)[None]
+    for cache in (None, MIXED.init_cache(1, 15)):
+        given = {} if cache is None else {"cache": cache}
+        out, _ = apply(MIXED, make_params(MIXED), padded, mask=mask, positions=positions, **given)
+        np.testing.assert_allclose(out[:, 5:], alone, atol=2e-5)
 
 
 @pytest.mark.parametrize("base", [SMALL, LLAMA], ids=["gpt2", "llama"])

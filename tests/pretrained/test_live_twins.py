@@ -36,6 +36,7 @@ BY_NAME = {case.name: case for case in CASES}
 FEW = ["vit_classifier", "gpt2_lm", "bert_masked_lm", "albert_masked_lm", "llama_grouped", "t5_v1"]
 FEW += ["electra_generator", "roberta_masked_lm", "distilbert_masked_lm"]
 FEW += ["marian_mt", "bart_lm", "mbart_lm"]
+FEW += ["gemma3_lm"]
 SAME_OUTPUT = 1e-6  # of the largest magnitude: one program, one set of weights
 TIMM_OUTPUT = 1e-5
 # What timm imports of torchvision, which has no build beside this torch. A ViT needs none of it.

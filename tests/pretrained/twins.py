@@ -99,14 +99,15 @@ FAMILIES = {
     **twin_cases_seq2seq.FAMILIES,
 }
 
+CONFIGS = twin_cases_decoder.CONFIGS  # where a config's class begins otherwise than its models'
+
 
 def _case(name, head, *, inputs="", length=9, published=False, recorded=True, **arguments) -> Case:
     """The family, before the first `_`, gives the rest; `arguments` change its config."""
     prefix, base, usual = FAMILIES[name.split("_")[0]]
     config = {**base, **arguments}
-    return Case(
-        name, prefix + head, f"{prefix}Config", config, inputs or usual, length, published, recorded
-    )
+    kind = f"{CONFIGS.get(prefix, prefix)}Config"
+    return Case(name, prefix + head, kind, config, inputs or usual, length, published, recorded)
 
 
 CASES: tuple[Case, ...] = (

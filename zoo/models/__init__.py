@@ -86,12 +86,13 @@ def _make_decoder(name: str, **fields: Any) -> Decoder:
     return Decoder(**{**row, **fields})
 
 
-def _make_llama(name: str, **fields: Any) -> Decoder:
+def _make_rotary_decoder(name: str, **fields: Any) -> Decoder:
     sizes = ("width", "depth", "num_heads", "num_kv_heads", "hidden", "vocab_size")
     keys = (*sizes, "num_positions", "rotary_base", "norm_epsilon")
-    row = dict(zip(keys, decoder_sizes.LLAMA_SIZES[name], strict=True))
-    own = decoder_sizes.OWN.get(name.split("_")[0], {})
-    return Decoder(**{**decoder_sizes.LLAMA, **row, **own, **fields})
+    tables = decoder_sizes.ROTARY_SIZES
+    row = dict(zip(keys, next(table[name] for table in tables if name in table), strict=True))
+    style, own = decoder_sizes.STYLES[name.split("_")[0]], decoder_sizes.OWN.get(name, {})
+    return Decoder(**{**style, **row, **own, **fields})
 
 
 def _make_encoder(name: str, **fields: Any) -> Encoder:
@@ -125,7 +126,7 @@ def _make_transformer(name: str, **fields: Any) -> Transformer:
 
 for _make, *_tables in (
     (_make_decoder, decoder_sizes.SIZES),
-    (_make_llama, decoder_sizes.LLAMA_SIZES),
+    (_make_rotary_decoder, *decoder_sizes.ROTARY_SIZES),
     (_make_encoder, encoder.ROWS),
     (_make_seq2seq, seq2seq.T5_SIZES, seq2seq.FLAN_SIZES),
 ):

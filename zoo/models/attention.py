@@ -19,9 +19,10 @@ from zoo.config import UserError
 from zoo.models.rotary import Rotary, rotate
 
 Attend = Callable[..., Any]
-"""An attention part, `(q, k, v, mask, causal, bias, scale) -> out`: q `b t n h`, k and v
+"""An attention part, `(q, k, v, mask, causal, bias, scale, cap) -> out`: q `b t n h`, k and v
 `b s k h`; mask `b 1 t s` true where a query may look, or None; `causal` (t equals s): at itself and
-back only; bias `1 n t s`, added to the scores, or None; scale of the scores, None: `h ** -0.5`."""
+back only; bias `1 n t s`, added to the scores, or None; scale of the scores, None: `h ** -0.5`;
+cap: the scaled scores become `cap * tanh(scores / cap)` before the bias, or None."""
 
 Initializer = Callable[..., Any]
 
@@ -33,6 +34,7 @@ def attention_weights(
     causal: bool = False,
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "b n t s"]:
     """Softmax of scaled products, in float32; rows sum to one (Vaswani et al. 2017)."""
     b, t, n, h = q.shape
@@ -42,6 +44,8 @@ def attention_weights(
     q = q.swapaxes(1, 2).reshape(b, num_kv_heads, -1, h)
     scores = jnp.einsum("bkth,bksh->bkts", q, k.swapaxes(1, 2), preferred_element_type=jnp.float32)
     scores = scores.reshape(b, n, t, s) * (h**-0.5 if scale is None else scale)
+    if cap is not None:
+        scores = cap * jnp.tanh(scores / cap)
     if bias is not None:
         scores = scores + bias
     if causal:
@@ -60,11 +64,12 @@ def attend(
     causal: bool = False,
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "b t n h"]:
     """The plain attention part, the fastest on a CPU."""
     b, t, n, h = q.shape
     s, num_kv_heads = k.shape[1:3]
-    weights = attention_weights(q, k, mask, causal, bias, scale).astype(v.dtype)
+    weights = attention_weights(q, k, mask, causal, bias, scale, cap).astype(v.dtype)
     weights = weights.reshape(b, num_kv_heads, -1, s)
     mixed = jnp.einsum("bkts,bksh->bkth", weights, v.swapaxes(1, 2))
     return mixed.reshape(b, n, t, h).swapaxes(1, 2)
@@ -78,8 +83,12 @@ def attend_fused(
     causal: bool = False,
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "b t n h"]:
-    """The attention part that JAX fuses for an accelerator."""
+    """The attention part that JAX fuses for an accelerator; capped scores it cannot, and takes the
+    plain part."""
+    if cap is not None:
+        return attend(q, k, v, mask, causal, bias, scale, cap)
     return jax.nn.dot_product_attention(q, k, v, bias, mask, is_causal=causal, scale=scale)
 
 
@@ -97,6 +106,10 @@ class Attention(nn.Module):
     head_dim: int | None = None  # None: width / num_heads
     causal: bool = False
     scale: float | None = None  # of the scores; None: head_dim ** -0.5
+    cap: float | None = None  # of the scaled scores (Gemma Team 2024)
+    # Makes the norms of queries and keys over the head dimension, before rotary positions, by name
+    # (Henry et al. 2020).
+    make_norm: Callable[..., nn.Module] | None = None
     bias: bool = True
     out_bias: bool = True
     kernel_init: Initializer = nn.initializers.xavier_uniform()
@@ -113,12 +126,14 @@ class Attention(nn.Module):
         mask: Bool[Array, "#b 1 #t l"] | None = None,
         bias: Float[Array, "#b n t l"] | None = None,
         rotary: Rotary | None = None,
+        window: Any = None,
         cache: dict[str, Any] | None = None,
         start: Any = 0,
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
         """Returns the mixed tokens and aux with `attention`, weights `b n t s`.
 
-        `bias` is added to the scores, `rotary` (`rotary_angles`) turns queries and keys. With a
+        `bias` is added to the scores, `rotary` (`rotary_angles`) turns queries and keys; with a
+        `window`, a whole number, a query looks at less than so many places back. With a
         `cache` (`init_cache`) the new keys and values take its places from `start` on, the queries
         look at all places that `mask` allows, and aux holds the new `cache`. Raises UserError on
         heads that do not divide the width, or key/value heads that do not divide the heads.
@@ -136,6 +151,8 @@ class Attention(nn.Module):
         q = project("q", x, self.num_heads, self.q_init or self.kernel_init)
         k = project("k", source, num_kv_heads, self.kernel_init)
         v = project("v", source, num_kv_heads, self.kernel_init)
+        if self.make_norm is not None:
+            q, k = self.make_norm(name="q_norm")(q), self.make_norm(name="k_norm")(k)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         aux = {}
@@ -143,7 +160,10 @@ class Attention(nn.Module):
             k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, start, axis=1)
             v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, start, axis=1)
             aux["cache"] = {"k": k, "v": v}
-        how = (mask, self.causal and cache is None, bias, self.scale)
+        if window is not None:
+            near = is_near(window, start, q.shape[1], k.shape[1])
+            mask = near if mask is None else mask & near
+        how = (mask, self.causal and cache is None, bias, self.scale, self.cap)
         mixed = self.attend(q, k, v, *how).reshape(*x.shape[:2], -1)
         # Beside the attention part, which may be a fused kernel: under jit it costs nothing unless
         # somebody asks for it.
@@ -167,6 +187,12 @@ class Attention(nn.Module):
         if self.num_heads % num_kv_heads:
             raise UserError(f"{self.num_heads} heads cannot share {num_kv_heads} key/value heads")
         return self.head_dim or width // self.num_heads, num_kv_heads
+
+
+def is_near(window: Any, start: Any, num_queries: int, num_keys: int) -> Bool[Array, "1 1 t s"]:
+    """Which keys lie less than `window` places before each query; queries begin at `start`."""
+    queries = start + jnp.arange(num_queries)[:, None]
+    return (queries - jnp.arange(num_keys) < window)[None, None]
 
 
 def relative_buckets(

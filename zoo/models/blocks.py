@@ -2,8 +2,9 @@
 
 Called by `run_stack` as `block(x, layer, cache, shared) -> (x, aux)`. `shared["attn"]` and
 `shared["cross"]` are what attention takes beside the tokens (mask, positions, context);
-`layer["drop_rate"]` is this layer's rate of stochastic depth. aux: `attention` `b n t s`, `cross`
-likewise where there is a context, `hidden` `b t d`.
+`shared["kinds"]`, with a leading axis, what it takes in each kind of layer (window, positions), and
+`layer["kind"]` says which kind this is; `layer["drop_rate"]` is its rate of stochastic depth. aux:
+`attention` `b n t s`, `cross` likewise where there is a context, `hidden` `b t d`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,25 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
 from zoo.models.attention import Attention
 from zoo.models.layers import FeedForward, StochasticDepth, drop
 
 
+def pick_kind(shared: dict[str, Any], layer: Any) -> dict[str, Any]:
+    """What attention takes in this kind of layer."""
+    if "kinds" not in shared:
+        return {}
+    return jax.tree.map(lambda kinds: kinds[layer["kind"]], shared["kinds"])
+
+
 class PreNormBlock(nn.Module):
     """Each branch sees the normed stream and adds to it: `x + branch(norm(x))`.
 
-    `scale1` and `scale2` are what attention and feed-forward end in, where there is such a part:
-    `x + scale1(attn(norm1(x)))`.
+    `end1` and `end2` are what attention and feed-forward end in, where there is such a part (DINOv2's
+    layer scale, Gemma's norm): `x + end1(attn(norm1(x)))`.
     """
 
     norm1: nn.Module
@@ -30,8 +39,8 @@ class PreNormBlock(nn.Module):
     mlp: FeedForward
     cross_norm: Any = None
     cross: Attention | None = None
-    scale1: Any = None
-    scale2: Any = None
+    end1: Any = None
+    end2: Any = None
     dropout: float = 0.0  # after attention; the feed-forward has its own
     stochastic_depth: bool = False
 
@@ -39,19 +48,19 @@ class PreNormBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b t d"], layer: Any, cache: Any, shared: dict[str, Any]
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        def add(x: Any, branch: Any, name: str, scale: Any = None) -> Any:
-            branch = branch if scale is None else scale(branch)
+        def add(x: Any, branch: Any, name: str, end: Any = None) -> Any:
+            branch = branch if end is None else end(branch)
             if self.stochastic_depth:
                 branch = StochasticDepth(name=name)(branch, layer["drop_rate"])
             return x + branch
 
-        y, aux = self.attn(self.norm1(x), cache=cache, **shared["attn"])
-        x = add(x, drop(y, self.dropout, "dropout"), "drop1", self.scale1)
+        y, aux = self.attn(self.norm1(x), cache=cache, **shared["attn"], **pick_kind(shared, layer))
+        x = add(x, drop(y, self.dropout, "dropout"), "drop1", self.end1)
         if self.cross is not None:
             y, cross_aux = self.cross(self.cross_norm(x), **shared["cross"])
             x = add(x, drop(y, self.dropout, "cross_dropout"), "drop_cross")
             aux["cross"] = cross_aux["attention"]
-        x = add(x, self.mlp(self.norm2(x)), "drop2", self.scale2)
+        x = add(x, self.mlp(self.norm2(x)), "drop2", self.end2)
         return x, {**aux, "hidden": x}
 
 

@@ -9,25 +9,35 @@ Llama (Touvron et al. 2023): pre-norm, RMSNorm epsilon 1e-5 or 1e-6, gated SiLU,
 no biases, an output of its own, key/value heads shared by groups of query heads in the larger ones.
 Initialised like GPT-2.
 
+Llama's form with less or more: Mistral (Jiang et al. 2023), a window; Qwen 2 and 3 (Yang et al.
+2024, 2025), biases of queries, keys and values, or norms of queries and keys; Gemma 1, 2 and 3
+(Gemma Team 2024, 2025), an embedding times sqrt(width) that is the output too, RMSNorm of epsilon
+1e-6 times `1 + scale`, the tanh form of GELU, and from 2 on norms after the branches, capped scores
+or norms of queries and keys, windows in some of the layers.
+
 Dropout acts on the embedding and on each branch, not on attention weights.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
-from zoo.models.layers import Activation, FeedForward, drop, make_norm
+from zoo.models.layers import Activation, FeedForward, Norm, drop, make_norm
 from zoo.models.rotary import RotaryScaling, rotary_angles
 from zoo.models.stack import init_stack_cache, run_stack
+
+NO_WINDOW = 2**31 - 1  # of layers that look at all places, beside others that do not
 
 
 class Decoder(nn.Module):
@@ -44,11 +54,21 @@ class Decoder(nn.Module):
     positions: Literal["learned", "rotary"] = "learned"
     rotary_base: float = 10_000.0
     rotary_scaling: RotaryScaling | None = None
-    norm: Literal["layer", "rms"] = "layer"
+    local_rotary_base: float | None = None  # of local layers, unscaled; None: as the others
+    window: int | None = None  # local layers look at less than so many places back; None: at all
+    layer_pattern: tuple[Literal["local", "global"], ...] = ("local",)  # again and again
+    norm: Norm = "layer"
     norm_epsilon: float = 1e-5
     activation: Activation = "gelu_tanh"
     gated: bool = False
+    post_norms: bool = False  # of each branch, before it is added
+    query_key_norm: bool = False  # over the head dimension, before rotary positions
+    score_width: int | None = None  # its root divides the scores; None: the head dimension
+    score_cap: float | None = None  # scores become cap * tanh(scores / cap)
+    logit_cap: float | None = None  # and so do the logits
+    scaled_embedding: bool = False  # times sqrt(width)
     attention_bias: bool = True
+    out_bias: bool | None = None  # of attention's output; None: as attention_bias
     mlp_bias: bool = True
     tied: bool = True  # the output matrix is the embedding
     head: Literal["lm", "sequence", "none"] = "lm"
@@ -86,20 +106,27 @@ class Decoder(nn.Module):
         self._check_length(tokens.shape[1])
         start = 0 if cache is None else cache["length"]
         embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="embed", **types)
-        x, rotary = self._add_positions(embed(tokens), positions, start)
-        shared: dict[str, Any] = {"mask": join_masks(mask, segments), "start": start}
-        if rotary is not None:
-            shared["rotary"] = rotary
+        x = embed(tokens)
+        if self.scaled_embedding:
+            x = x * jnp.asarray(math.sqrt(self.width), x.dtype)  # rounded, as Gemma's code does
+        if self.positions == "learned":
+            x = x + self._learned_positions(x.shape[1], positions, start)
+        shown = join_masks(mask, segments)
         if cache is not None:
             seen = jnp.ones(tokens.shape, bool) if mask is None else mask
             seen = jax.lax.dynamic_update_slice_in_dim(cache["mask"], seen, start, axis=1)
-            shared["mask"] = look_back(seen, start, tokens.shape[1])
+            shown = look_back(seen, start, tokens.shape[1])
+        if positions is None:
+            positions = start + jnp.arange(x.shape[1])[None]
+        shared, layer = self._make_sights(positions)
+        shared["attn"] |= {"mask": shown, "start": start}
         x, aux = run_stack(
             self._block(dropout),
             self.depth,
             drop(x, dropout, "dropout"),
             cache=None if cache is None else cache["blocks"],
-            shared={"attn": shared},
+            layer=layer,
+            shared=shared,
             scan=self.scan_layers,
             remat=self.remat if train else "none",
         )
@@ -109,20 +136,41 @@ class Decoder(nn.Module):
         x = make_norm(self.norm, self.norm_epsilon, name="norm", **types)(x)
         return self._read_out(x, embed, mask), aux
 
-    def _add_positions(self, x: Any, positions: Any, start: Any) -> tuple[Any, Any]:
-        """Learned positions are added to the stream, rotary ones go to every attention."""
-        if self.positions == "rotary":
-            if positions is None:
-                positions = start + jnp.arange(x.shape[1])[None]
-            how = (self._head_dim(), self.rotary_base, self.rotary_scaling)
-            return x, rotary_angles(positions, *how)
+    def _learned_positions(self, length: int, positions: Any, start: Any) -> Any:
+        """What is added to the stream."""
         init = nn.initializers.normal(self.initializer_range)
         pos = self.param("pos", init, (self.num_positions, self.width), self.param_dtype)
         if positions is None:
-            here = jax.lax.dynamic_slice_in_dim(pos, start, x.shape[1])
+            here = jax.lax.dynamic_slice_in_dim(pos, start, length)
         else:
             here = pos[positions]
-        return x + here.astype(self.dtype), None
+        return here.astype(self.dtype)
+
+    def _make_sights(self, positions: Any) -> tuple[dict[str, Any], Any]:
+        """Rotary positions and windows: what the blocks share, and the kind of each layer where
+        local and global ones take turns."""
+        far: dict[str, Any] = {"window": NO_WINDOW}
+        near: dict[str, Any] = {"window": self.window or NO_WINDOW}
+        if self.positions == "rotary":
+            head_dim, base = self._head_dim(), self.rotary_base
+            far["rotary"] = rotary_angles(positions, head_dim, base, self.rotary_scaling)
+            near["rotary"] = far["rotary"]
+            if self.local_rotary_base is not None:
+                near["rotary"] = rotary_angles(positions, head_dim, self.local_rotary_base)
+        kinds = self.layer_kinds()
+        differ = self.window is not None or self.local_rotary_base is not None
+        if not differ or "local" not in kinds:
+            return {"attn": {**far, "window": None}}, None
+        if "global" not in kinds:
+            return {"attn": {**near, "window": self.window}}, None
+        stacked = jax.tree.map(lambda *sights: jnp.stack(sights), near, far)
+        return {"attn": {}, "kinds": stacked}, {
+            "kind": np.array([k == "global" for k in kinds], int)
+        }
+
+    def layer_kinds(self) -> tuple[str, ...]:
+        """'local' or 'global' of each layer."""
+        return tuple(self.layer_pattern[i % len(self.layer_pattern)] for i in range(self.depth))
 
     def _read_out(self, x: Any, embed: nn.Embed, mask: Any) -> Any:
         """The head."""
@@ -132,15 +180,19 @@ class Decoder(nn.Module):
             x = x[:, -1] if mask is None else pick_last(x, mask)
         if self.head == "lm" and self.tied:
             table = embed.embedding.astype(self.dtype)
-            return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)
-        return nn.Dense(
-            self.vocab_size if self.head == "lm" else self.num_classes,
-            use_bias=False,
-            kernel_init=nn.initializers.normal(self.initializer_range),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="head",
-        )(x).astype(jnp.float32)
+            out = jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)
+        else:
+            out = nn.Dense(
+                self.vocab_size if self.head == "lm" else self.num_classes,
+                use_bias=False,
+                kernel_init=nn.initializers.normal(self.initializer_range),
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                name="head",
+            )(x).astype(jnp.float32)
+        if self.head == "lm" and self.logit_cap is not None:
+            out = self.logit_cap * jnp.tanh(out / self.logit_cap)
+        return out
 
     def _block(self, dropout: float) -> PreNormBlock:
         """The template of the stack."""
@@ -150,10 +202,13 @@ class Decoder(nn.Module):
             "kernel_init": nn.initializers.normal(self.initializer_range),
             "out_init": nn.initializers.normal(into_stream),
         }
+        norm = functools.partial(make_norm, self.norm, self.norm_epsilon, **types)
         return PreNormBlock(
-            norm1=make_norm(self.norm, self.norm_epsilon, **types),
+            norm1=norm(),
             attn=self._attention(**inits),
-            norm2=make_norm(self.norm, self.norm_epsilon, **types),
+            norm2=norm(),
+            end1=norm() if self.post_norms else None,
+            end2=norm() if self.post_norms else None,
             mlp=FeedForward(
                 self.hidden or 4 * self.width,
                 self.activation,
@@ -170,18 +225,22 @@ class Decoder(nn.Module):
         )
 
     def _attention(self, **inits: Any) -> Attention:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        norm = functools.partial(make_norm, self.norm, self.norm_epsilon, **types)
         return Attention(
             self.num_heads,
             self.attend,
             self.num_kv_heads,
             self.head_dim,
             causal=True,
+            scale=None if self.score_width is None else self.score_width**-0.5,
+            cap=self.score_cap,
+            make_norm=norm if self.query_key_norm else None,
             bias=self.attention_bias,
-            out_bias=self.attention_bias,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            out_bias=self.attention_bias if self.out_bias is None else self.out_bias,
             parent=None,
             **inits,
+            **types,
         )
 
     def _head_dim(self) -> int:

@@ -31,12 +31,34 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "silu": jax.nn.silu,
 }
 
-NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+class PlusOneRMSNorm(nn.Module):
+    """RMSNorm times `1 + scale`, in float32 until the end; the scale begins at zero (Gemma Team
+    2024)."""
+
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + self.epsilon)
+        return (x * (1 + scale.astype(jnp.float32))).astype(self.dtype)
+
+
+Norm = Literal["layer", "rms", "rms_plus_one"]
+NORMS: dict[str, Callable[..., nn.Module]] = {
+    "layer": nn.LayerNorm,
+    "rms": nn.RMSNorm,
+    "rms_plus_one": PlusOneRMSNorm,
+}
 
 
 def make_norm(kind: str, epsilon: float, **types: Any) -> nn.Module:
-    """A norm, 'layer' (Ba et al. 2016) or 'rms' (Zhang & Sennrich 2019): a part for a block, or
-    the caller's own where it is given a `name`."""
+    """A norm, 'layer' (Ba et al. 2016), 'rms' (Zhang & Sennrich 2019) or 'rms_plus_one': a part for
+    a block, or the caller's own where it is given a `name`."""
     if "name" not in types:
         types["parent"] = None
     return NORMS[kind](epsilon, **types)

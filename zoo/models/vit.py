@@ -187,7 +187,7 @@ class ViT(nn.Module):
         rates = {"inner_dropout": dropout, "dropout": dropout}
         scales = {}
         if self.layer_scale is not None:
-            scales = {k: LayerScale(self.layer_scale, **made) for k in ("scale1", "scale2")}
+            scales = {k: LayerScale(self.layer_scale, **made) for k in ("end1", "end2")}
         return PreNormBlock(
             norm1=make_norm("layer", self.norm_epsilon, **types),
             attn=Attention(self.num_heads, self.attend, bias=self.qkv_bias, **made),

@@ -18,11 +18,14 @@ from zoo.pretrained.dinov2 import DINOV2, DINOV2_REGISTERS
 from zoo.pretrained.distilbert import DISTILBERT
 from zoo.pretrained.electra import ELECTRA
 from zoo.pretrained.family import Family, TheirConfig, head_of
+from zoo.pretrained.gemma import GEMMA, GEMMA2, GEMMA3
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
 from zoo.pretrained.marian import MARIAN
+from zoo.pretrained.mistral import MISTRAL
 from zoo.pretrained.mixer import NPZ as MIXER_NPZ
 from zoo.pretrained.mixer import TIMM as MIXER_TIMM
+from zoo.pretrained.qwen import QWEN2, QWEN3
 from zoo.pretrained.roberta import ROBERTA, XLM_ROBERTA
 from zoo.pretrained.sources import Source
 from zoo.pretrained.t5 import MT5, T5
@@ -31,6 +34,7 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT)}
+FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
 FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
 FAMILIES |= {f.name: f for f in (T5, MT5, MARIAN, BART, MBART)}
 FAMILIES |= {f.name: f for f in (DEIT, DINOV2, DINOV2_REGISTERS)}
@@ -49,6 +53,8 @@ MEANT = {
     "head_dim": lambda m: m.width // m.num_heads,
     "hidden": lambda m: 4 * m.width,
     "embedding_width": lambda m: m.width,
+    "out_bias": lambda m: m.attention_bias,
+    "score_width": lambda m: m.head_dim or m.width // m.num_heads,
     "num_groups": lambda m: m.depth,
     "decoder_depth": lambda m: m.depth,
 }
@@ -139,6 +145,8 @@ def _meaning(model: Any) -> dict[str, Any]:
     for name, meant in MEANT.items():
         if name in values and values[name] is None:
             values[name] = meant(model)
+    if "layer_pattern" in values:
+        values["layer_pattern"] = model.layer_kinds() if model.window else ()
     if "patch_size" in values and isinstance(values["patch_size"], int):
         values["patch_size"] = (values["patch_size"],) * 2
     if values.get("head") in UNCLASSED:

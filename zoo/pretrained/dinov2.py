@@ -99,8 +99,8 @@ def make_table(model: ViT, names: list[str] | None, *, name: str = "dinov2") -> 
         *norm_rows(f"{layer}norm1", f"{block}norm1"),
         *norm_rows(f"{layer}norm2", f"{block}norm2"),
         *attention_rows(layer, block),
-        Row(f"{layer}layer_scale1.lambda1", f"{block}scale1/scale"),
-        Row(f"{layer}layer_scale2.lambda1", f"{block}scale2/scale"),
+        Row(f"{layer}layer_scale1.lambda1", f"{block}end1/scale"),
+        Row(f"{layer}layer_scale2.lambda1", f"{block}end2/scale"),
         *norm_rows(f"{p}layernorm", "norm"),
         *linear_rows("classifier", "head"),
     ]

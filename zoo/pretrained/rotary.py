@@ -12,9 +12,8 @@ from zoo.models.rotary import RotaryScaling
 from zoo.pretrained.family import TheirConfig
 
 
-def read_rotary(config: TheirConfig, length: int, base: float = 10_000.0) -> dict[str, Any]:
-    """Fields of a Decoder; `length` is `max_position_embeddings`, `base` what the family takes
-    where the file is silent.
+def read_rotary(config: TheirConfig, length: int) -> dict[str, Any]:
+    """Fields of a Decoder; `length` is `max_position_embeddings`.
 
     Raises UserError on a scaling that we lack, or one without its numbers.
     """
@@ -24,7 +23,7 @@ def read_rotary(config: TheirConfig, length: int, base: float = 10_000.0) -> dic
     scaling = read_scaling(given, config, length)
     if scaling is not None and scaling.kind == "dynamic":
         length = round(length * scaling.factor)  # as far as it is meant to go
-    base = own.get("rope_theta", base)
+    base = own.get("rope_theta", 10_000.0)
     return {"num_positions": length, "rotary_base": base, "rotary_scaling": scaling}
 
 
