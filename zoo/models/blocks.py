@@ -29,8 +29,8 @@ def pick_kind(shared: dict[str, Any], layer: Any) -> dict[str, Any]:
 class PreNormBlock(nn.Module):
     """Each branch sees the normed stream and adds to it: `x + branch(norm(x))`.
 
-    `end1` and `end2` are what attention and feed-forward end in, where there is such a part (DINOv2's
-    layer scale, Gemma's norm): `x + end1(attn(norm1(x)))`.
+    `end1` and `end2` are what attention and feed-forward end in, where there is such a part
+    (DINOv2's layer scale, Gemma's norm): `x + end1(attn(norm1(x)))`.
     """
 
     norm1: nn.Module
