@@ -26,12 +26,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import twin_cases_towers as towers
 from safetensors.numpy import load_file, save_file
 
 FOLDER = pathlib.Path(__file__).parent / "twins"
 """The recorded twins, a folder a case."""
 
 LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer", "T5Block")
+LAYERS += towers.LAYERS
 
 Arrays = dict[str, np.ndarray]
 
@@ -111,6 +113,7 @@ FAMILIES = {
     "albert": ("Albert", ALBERT, "types"),
     "llama": ("Llama", LLAMA, "tokens"),
     "t5": ("T5", T5, "pair"),
+    **towers.FAMILIES,
 }
 
 
@@ -203,6 +206,7 @@ CASES: tuple[Case, ...] = (
         recorded=False,
     ),
 )
+CASES += tuple(_case(name, head, **fields) for name, head, fields in towers.CASES)
 
 
 def make_twin(case: Case, folder: str | pathlib.Path) -> None:
@@ -236,6 +240,8 @@ def make_inputs(case: Case) -> Arrays:
         channels = case.arguments.get("num_channels", 3)
         # Faint images: before the first norm the epsilon must be seen.
         return {"images": 0.2 * random.normal(size=(*shape, channels)).astype(np.float32)}
+    if case.inputs in ("towers", "texts"):
+        return towers.make_tower_inputs(case, random)
     vocabulary = case.arguments["vocab_size"]
     tokens, mask = _make_tokens(random, vocabulary, case.length, padding=3)
     if case.inputs == "pair":
@@ -336,7 +342,9 @@ def _forward(model, case: Case, inputs: Arrays) -> dict[str, Any]:
     hooks = []
     for path, module in model.named_modules():
         if type(module).__name__ in LAYERS:
-            side = f"{path.split('.')[0]}/hidden" if case.inputs == "pair" else "hidden"
+            first = path.split(".")[0]
+            sides = {"pair": f"{first}/hidden", "towers": f"{towers.SIDES.get(first)}/hidden"}
+            side = sides.get(case.inputs, "hidden")
             outputs = hidden.setdefault(side, [])  # a shared layer adds one at each call
             hooks.append(module.register_forward_hook(lambda *x, to=outputs: to.append(x[-1])))
     try:
@@ -344,8 +352,8 @@ def _forward(model, case: Case, inputs: Arrays) -> dict[str, Any]:
     finally:
         for hook in hooks:
             hook.remove()
-    tensors = {"output": _pick_output(result)}
-    if getattr(result, "pooler_output", None) is not None:
+    tensors = towers.pick_tower_outputs(result, case) or {"output": _pick_output(result)}
+    if getattr(result, "pooler_output", None) is not None and case.inputs != "texts":
         tensors["pooled"] = result.pooler_output
     for side, outputs in hidden.items():
         for i, output in enumerate(outputs):
@@ -358,8 +366,6 @@ def _name_inputs(inputs: Arrays, dtype) -> dict[str, Any]:
     """Our names to theirs."""
     import torch
 
-    if "images" in inputs:
-        return {"pixel_values": torch.tensor(inputs["images"].transpose(0, 3, 1, 2), dtype=dtype)}
     names = {
         "tokens": "input_ids",
         "mask": "attention_mask",
@@ -369,7 +375,11 @@ def _name_inputs(inputs: Arrays, dtype) -> dict[str, Any]:
         "target": "decoder_input_ids",
         "target_mask": "decoder_attention_mask",
     }
-    return {names[name]: torch.tensor(array).long() for name, array in inputs.items()}
+    named = {names[k]: torch.tensor(inputs[k]).long() for k in inputs if k != "images"}
+    if "images" in inputs:
+        pixels = torch.tensor(inputs["images"].transpose(0, 3, 1, 2), dtype=dtype)
+        named["pixel_values"] = pixels
+    return named
 
 
 def _pick_output(result):

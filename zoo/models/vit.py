@@ -70,6 +70,10 @@ class ViT(nn.Module):
     positions: Literal["learned", "sincos"] = "learned"
     activation: Activation = "gelu"
     qkv_bias: bool = True
+    embed_bias: bool = True
+    embed_norm: bool = False  # a norm before the blocks (CLIP)
+    head_bias: bool = True  # without one the head is a projection, as of CLIP
+    drop_rest: bool = False  # pixels behind the last whole patch are left out, not refused
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     norm_epsilon: float = 1e-6
@@ -91,11 +95,7 @@ class ViT(nn.Module):
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dropout = self.dropout if train else 0.0
-        patches = self._cut(images).astype(self.dtype)
-        x = nn.Dense(self.width, kernel_init=nn.initializers.lecun_normal(), name="embed", **types)(
-            patches
-        )
-        x = drop(self._add_positions(x), dropout, "dropout")
+        x = drop(self._embed(images), dropout, "dropout")
         x, aux = run_stack(
             self._block(dropout, train),
             self.depth,
@@ -112,8 +112,21 @@ class ViT(nn.Module):
         aux = {**aux, "encoded": x, "pooled": pooled}
         if not self.num_classes:
             return pooled.astype(jnp.float32), aux
-        head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head", **types)
+        # A projection must not begin at zero: it is divided by its length.
+        init = nn.initializers.zeros if self.head_bias else nn.initializers.normal(self.width**-0.5)
+        inits = {"use_bias": self.head_bias, "kernel_init": init}
+        head = nn.Dense(self.num_classes, name="head", **inits, **types)
         return head(pooled).astype(jnp.float32), aux
+
+    def _embed(self, images: Float[Array, "b y x ch"]) -> Float[Array, "b t d"]:
+        """Patches and positions, normed where `embed_norm` is set."""
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        inits = {"use_bias": self.embed_bias, "kernel_init": nn.initializers.lecun_normal()}
+        embed = nn.Dense(self.width, name="embed", **inits, **types)
+        x = self._add_positions(embed(self._cut(images).astype(self.dtype)))
+        if self.embed_norm:
+            x = make_norm("layer", self.norm_epsilon, name="embed_norm", **types)(x)
+        return x
 
     def _block(self, dropout: float, train: bool) -> PreNormBlock:
         """The template of the stack."""
@@ -138,6 +151,7 @@ class ViT(nn.Module):
             )
         rows, columns = self.grid()
         height, width = self._patch()
+        images = images[:, : rows * height, : columns * width]
         x = images.reshape(len(images), rows, height, columns, width, self.num_channels)
         return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
 
@@ -174,9 +188,11 @@ class ViT(nn.Module):
         return (patch, patch) if isinstance(patch, int) else patch
 
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches. Raises UserError when they do not fill the image."""
+        """Rows and columns of patches. Raises UserError when they do not fill the image and
+        `drop_rest` is not set, or when there are none."""
         image, patch = self.image_size, self._patch()
-        if image[0] % patch[0] or image[1] % patch[1]:
+        rest = image[0] % patch[0] or image[1] % patch[1]
+        if (rest and not self.drop_rest) or image[0] < patch[0] or image[1] < patch[1]:
             near = tuple(max(round(i / p), 1) * p for i, p in zip(image, patch, strict=True))
             raise UserError(
                 f"image {image[0]}x{image[1]} is not divisible by patch {patch[0]}x{patch[1]} "

@@ -33,7 +33,7 @@ RULES: tuple[Rule, ...] = (
     (r"(^|/)fc\d*[02468]/kernel$", ("tensor", "fsdp")),
     (r"^head/kernel$", ("fsdp", None)),
     (r"kernel$", ("fsdp",)),
-    (r"(^|/)(pos|cls|probe|bias|scale|embedding)$", ()),
+    (r"(^|/)(pos|cls|probe|bias|scale|embedding|logit_scale|logit_bias)$", ()),
 )
 
 

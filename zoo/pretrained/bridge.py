@@ -272,7 +272,7 @@ def read_tree(tensors: Tensors, convert: Callable[[np.ndarray], Any]) -> dict[st
 def contiguous(array: np.ndarray) -> np.ndarray:
     """C-contiguous memory; a transposed matrix goes in strips, much faster than NumPy's."""
     if array.ndim != 2 or not array.flags.f_contiguous or array.flags.c_contiguous:
-        return np.ascontiguousarray(array)
+        return np.ascontiguousarray(array).reshape(array.shape)  # of a scalar it makes a row
     copied = np.empty(array.shape, array.dtype)
     for start in range(0, array.shape[1], 64):  # a strip of theirs: a few cache lines of each row
         copied[:, start : start + 64] = array[:, start : start + 64]

@@ -11,9 +11,11 @@ import numpy as np
 from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bert import ALBERT, BERT
-from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.clip import CLIP_FAMILY, CLIP_TEXT, CLIP_VISION
+from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.siglip import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from zoo.pretrained.sources import Source
 from zoo.pretrained.t5 import T5
 from zoo.pretrained.tensors import MemoryTensors
@@ -21,6 +23,8 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
+TOWERS = (CLIP_FAMILY, CLIP_VISION, CLIP_TEXT, SIGLIP, SIGLIP_VISION, SIGLIP_TEXT)
+FAMILIES |= {f.name: f for f in TOWERS}
 BARE = {"timm": TIMM, "npz": NPZ}  # files that say themselves what they are
 
 # Fields that say how a model runs or trains, not what it computes.
@@ -61,7 +65,8 @@ def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
 
     Raises UserError that names the fields in the way of the family that comes nearest.
     """
-    candidates = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    of_class = [f for f in FAMILIES.values() if type(model) is f.model_class]
+    candidates = [f for f in of_class if head_of(model) in f.heads.values()]
     if not candidates:
         raise UserError(f"transformers has no class for a {type(model).__name__} of ours")
     tried = []

@@ -108,7 +108,7 @@ def head_of(model: Any) -> str:
     """The head a model has, by name."""
     if hasattr(model, "head"):
         return model.head
-    return "classification" if model.num_classes else "none"
+    return "classification" if getattr(model, "num_classes", 0) else "none"
 
 
 def find_prefix(prefix: str, head: str, names: list[str] | None) -> str:

@@ -19,7 +19,7 @@ from zoo.pretrained.family import (
 from zoo.pretrained.safetensors_file import Tensors
 
 
-def _patch(model: ViT) -> tuple[int, int]:
+def _patch(model: Any) -> tuple[int, int]:
     patch = model.patch_size
     return (patch, patch) if isinstance(patch, int) else patch
 
