@@ -38,10 +38,15 @@ def run(model, params, inputs: dict[str, np.ndarray], cotangent) -> tuple[dict[s
             output = aux["encoded"]  # what transformers' headless ViT returns
         found = {"output": output}
         sides = [side for side in ("encoder", "decoder") if side in aux] or [""]
+        if "images" in inputs and "tokens" in inputs:
+            sides = ["image", "text"]
+            found |= {f"{side}/embedding": aux[side]["embedding"] for side in sides}
         for side in sides:
             hidden = aux[side]["hidden"] if side else aux["hidden"]
             for i in range(len(hidden)):
                 found[f"{side}/hidden/{i:02d}".lstrip("/")] = hidden[i]
+        if "encoded" in aux:
+            found["encoded"] = aux["encoded"]
         if "pooled" in aux:
             found["pooled"] = aux["pooled"]
         return (output * cotangent).sum() / len(output), found
@@ -81,7 +86,7 @@ def real_places(name: str, inputs: dict[str, np.ndarray], array: np.ndarray) -> 
     if "source" in inputs:
         mask = inputs["source_mask" if name.startswith("encoder") else "target_mask"]
     else:
-        mask = inputs.get("mask")
+        mask = None if name.startswith("image/") else inputs.get("mask")
     if mask is None or array.ndim < 3:
         return ...
     return mask.reshape(-1, mask.shape[-1]).astype(bool)

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import twin_cases_decoder
 import twin_cases_seq2seq
+import twin_cases_towers as towers
 import twin_cases_vision as vision
 from safetensors.numpy import load_file, save_file
 
@@ -37,6 +38,7 @@ FOLDER = pathlib.Path(__file__).parent / "twins"
 LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer")
 LAYERS += twin_cases_seq2seq.LAYERS
 LAYERS += vision.LAYERS
+LAYERS += towers.LAYERS
 
 Arrays = dict[str, np.ndarray]
 
@@ -97,6 +99,7 @@ FAMILIES = {
     "gpt2": ("GPT2", GPT2, "tokens"),
     "llama": ("Llama", LLAMA, "tokens"),
     **twin_cases_seq2seq.FAMILIES,
+    **towers.FAMILIES,
 }
 
 CONFIGS = twin_cases_decoder.CONFIGS  # where a config's class begins otherwise than its models'
@@ -145,6 +148,7 @@ LAYERS += twin_cases_decoder.LAYERS
 CASES += tuple(_case(name, head, **more) for name, head, more in twin_cases_decoder.CASES)
 
 CASES += vision.make_cases(_case, FAMILIES)
+CASES += tuple(_case(name, head, **fields) for name, head, fields in towers.CASES)
 
 
 def make_twin(case: Case, folder: str | pathlib.Path) -> None:
@@ -174,6 +178,8 @@ def make_inputs(case: Case) -> Arrays:
     random = np.random.default_rng(_seed(case))
     if case.inputs in vision.INPUTS:
         return vision.make_inputs(case, random)
+    if case.inputs in ("towers", "texts"):
+        return towers.make_tower_inputs(case, random)
     vocabulary = case.arguments["vocab_size"]
     tokens, mask = _make_tokens(random, vocabulary, case.length, padding=3)
     if case.inputs == "shifted":
@@ -290,6 +296,8 @@ def _forward(model, case: Case, inputs: Arrays) -> dict[str, Any]:
             if "target" in inputs:
                 side = "decoder/hidden" if "decoder." in path else "encoder/hidden"
             side = vision.name_side(path) if case.inputs == "noise" else side
+            if case.inputs == "towers":
+                side = f"{towers.SIDES[path.split('.')[0]]}/hidden"
             outputs = hidden.setdefault(side, [])  # a shared layer adds one at each call
             hooks.append(module.register_forward_hook(lambda *x, to=outputs: to.append(x[-1])))
     try:
@@ -297,8 +305,8 @@ def _forward(model, case: Case, inputs: Arrays) -> dict[str, Any]:
     finally:
         for hook in hooks:
             hook.remove()
-    tensors = {"output": _pick_output(result)}
-    if getattr(result, "pooler_output", None) is not None:
+    tensors = towers.pick_tower_outputs(result, case) or {"output": _pick_output(result)}
+    if getattr(result, "pooler_output", None) is not None and case.inputs != "texts":
         tensors["pooled"] = result.pooler_output
     for side, outputs in hidden.items():
         for i, output in enumerate(outputs):
@@ -311,7 +319,7 @@ def _name_inputs(inputs: Arrays, dtype) -> dict[str, Any]:
     """Our names to theirs."""
     import torch
 
-    if "images" in inputs:
+    if "images" in inputs and "tokens" not in inputs:
         return vision.name_inputs(inputs, dtype)
     names = {
         "tokens": "input_ids",
@@ -322,7 +330,11 @@ def _name_inputs(inputs: Arrays, dtype) -> dict[str, Any]:
         "target": "decoder_input_ids",
         "target_mask": "decoder_attention_mask",
     }
-    return {names[name]: torch.tensor(array).long() for name, array in inputs.items()}
+    named = {names[k]: torch.tensor(inputs[k]).long() for k in inputs if k != "images"}
+    if "images" in inputs:
+        pixels = torch.tensor(inputs["images"].transpose(0, 3, 1, 2), dtype=dtype)
+        named["pixel_values"] = pixels
+    return named
 
 
 def _pick_output(result):

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
-from zoo.models import decoder_sizes, encoder, mixer, seq2seq, transformer, vit
+from zoo.models import clip, decoder_sizes, encoder, mixer, seq2seq, transformer, vit
+from zoo.models.clip import CLIP, SigLIP, TextTower
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
 from zoo.models.mixer import Mixer
@@ -26,6 +27,7 @@ from zoo.registry import Registry
 CLASSES: dict[str, type] = {
     c.__name__: c for c in (MLP, ViT, Mixer, Decoder, Encoder, Seq2Seq, Transformer)
 }
+CLASSES |= {c.__name__: c for c in (CLIP, SigLIP, TextTower)}
 """Class name -> class, for files that say what model they hold."""
 
 MODELS = Registry("model")
@@ -124,7 +126,27 @@ def _make_transformer(name: str, **fields: Any) -> Transformer:
     return Transformer(**{**dict(zip(keys, sizes, strict=True)), **more, **fields})
 
 
+def _make_clip(name: str, **fields: Any) -> CLIP:
+    sizes = ("width", "depth", "num_heads", "patch_size", "image_size")
+    keys = (*sizes, "text_width", "text_depth", "text_num_heads", "embedding_width")
+    row = dict(zip(keys, clip.CLIP_SIZES[name], strict=True))
+    row |= {"hidden": 4 * row["width"], "text_hidden": 4 * row["text_width"]}
+    return CLIP(**{**row, "image_size": (row["image_size"],) * 2, **fields})
+
+
+def _make_siglip(name: str, **fields: Any) -> SigLIP:
+    image, text, patch_size, size, vocab_size = clip.SIGLIP_SIZES[name]
+    names = ("width", "depth", "num_heads", "hidden")
+    row = dict(zip(names, clip.SIGLIP_TOWERS[image], strict=True))
+    texts = zip(names, clip.SIGLIP_TOWERS[text], strict=True)
+    row |= {f"text_{key}": value for key, value in texts}
+    row |= {"patch_size": patch_size, "vocab_size": vocab_size, "embedding_width": row["width"]}
+    return SigLIP(**{**row, "image_size": (size, size), **fields})
+
+
 for _make, *_tables in (
+    (_make_clip, clip.CLIP_SIZES),
+    (_make_siglip, clip.SIGLIP_SIZES),
     (_make_decoder, decoder_sizes.SIZES),
     (_make_rotary_decoder, *decoder_sizes.ROTARY_SIZES),
     (_make_encoder, encoder.ROWS),

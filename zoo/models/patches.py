@@ -16,10 +16,17 @@ def as_pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def find_grid(image_size: tuple[int, int], patch_size: Size) -> tuple[int, int]:
-    """Rows and columns of patches. Raises UserError when they do not fill the image."""
+def find_grid(
+    image_size: tuple[int, int], patch_size: Size, drop_rest: bool = False
+) -> tuple[int, int]:
+    """Rows and columns of patches.
+
+    Raises UserError when there are none, or when they do not fill the image and the rest is not to
+    be dropped.
+    """
     image, patch = image_size, as_pair(patch_size)
-    if image[0] % patch[0] or image[1] % patch[1]:
+    rest = image[0] % patch[0] or image[1] % patch[1]
+    if (rest and not drop_rest) or image[0] < patch[0] or image[1] < patch[1]:
         near = tuple(max(round(i / p), 1) * p for i, p in zip(image, patch, strict=True))
         raise UserError(
             f"image {image[0]}x{image[1]} is not divisible by patch {patch[0]}x{patch[1]} "
@@ -29,9 +36,14 @@ def find_grid(image_size: tuple[int, int], patch_size: Size) -> tuple[int, int]:
 
 
 def cut_patches(
-    images: Float[Array, "b y x ch"], image_size: tuple[int, int], patch_size: Size, channels: int
+    images: Float[Array, "b y x ch"],
+    image_size: tuple[int, int],
+    patch_size: Size,
+    channels: int,
+    drop_rest: bool = False,
 ) -> Float[Array, "b t p"]:
-    """Flattened patches, each row by row of pixels, the channels of a pixel side by side.
+    """Flattened patches, each row by row of pixels, the channels of a pixel side by side; pixels
+    behind the last whole patch are dropped, or refused.
 
     Raises UserError on images of another size, or of other channels.
     """
@@ -40,8 +52,9 @@ def cut_patches(
             f"the model takes images of {(*image_size, channels)}, "
             f"not {images.shape[1:]}: set image_size and num_channels"
         )
-    rows, columns = find_grid(image_size, patch_size)
+    rows, columns = find_grid(image_size, patch_size, drop_rest)
     height, width = as_pair(patch_size)
+    images = images[:, : rows * height, : columns * width]
     x = images.reshape(len(images), rows, height, columns, width, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
 

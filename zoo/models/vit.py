@@ -110,6 +110,10 @@ class ViT(nn.Module):
     gated: bool = False  # `fc2(activation(gate(x)) * fc1(x))`
     layer_scale: float | None = None  # a learned factor of each feature of a branch, begins so
     qkv_bias: bool = True
+    embed_bias: bool = True
+    embed_norm: bool = False  # a norm before the blocks (CLIP)
+    head_bias: bool = True  # without one the head is a projection, as of CLIP
+    drop_rest: bool = False  # pixels behind the last whole patch are left out, not refused
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     norm_epsilon: float = 1e-6
@@ -138,12 +142,9 @@ class ViT(nn.Module):
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dropout = self.dropout if train else 0.0
-        patches = cut_patches(images, self.image_size, self.patch_size, self.num_channels)
-        patches = patches.astype(self.dtype)
-        x = nn.Dense(self.width, kernel_init=nn.initializers.lecun_normal(), name="embed", **types)(
-            patches
+        x = drop(
+            self._add_tokens(self._hide(self._embed(images), masked), keep), dropout, "dropout"
         )
-        x = drop(self._add_tokens(self._hide(x, masked), keep), dropout, "dropout")
         x, aux = run_stack(
             self._block(dropout, train),
             self.depth,
@@ -162,16 +163,25 @@ class ViT(nn.Module):
             return pooled.astype(jnp.float32), aux
         return self._classify(x, pooled, aux)
 
+    def _embed(self, images: Float[Array, "b y x ch"]) -> Float[Array, "b p d"]:
+        """The patches."""
+        sizes = (self.image_size, self.patch_size, self.num_channels, self.drop_rest)
+        patches = cut_patches(images, *sizes).astype(self.dtype)
+        inits = {"use_bias": self.embed_bias, "kernel_init": nn.initializers.lecun_normal()}
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return nn.Dense(self.width, name="embed", **inits, **types)(patches)
+
     def _classify(
         self, x: Float[Array, "b t d"], pooled: Float[Array, "b e"], aux: dict[str, Any]
     ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
         """Logits of the head, or the mean of both heads."""
+        # A projection must not begin at zero: it is divided by its length.
+        init = nn.initializers.zeros if self.head_bias else nn.initializers.normal(self.width**-0.5)
 
         def head(name: str, x: Any) -> Any:
             types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-            zeros = nn.initializers.zeros
-            dense = nn.Dense(self.num_classes, kernel_init=zeros, name=name, **types)
-            return dense(x).astype(jnp.float32)
+            inits = {"use_bias": self.head_bias, "kernel_init": init}
+            return nn.Dense(self.num_classes, name=name, **inits, **types)(x).astype(jnp.float32)
 
         logits = head("head", pooled)
         if self.distillation != "head":
@@ -231,10 +241,13 @@ class ViT(nn.Module):
         if keep is not None:
             chosen = jnp.take_along_axis(x, keep[..., None] + len(tokens), axis=1)
             x = jnp.concatenate([x[:, : len(tokens)], chosen], axis=1)
-        if not self.num_registers:
-            return x
-        registers = token("registers", nn.initializers.normal(1e-6), self.num_registers)
-        return jnp.concatenate([x[:, : len(tokens)], registers, x[:, len(tokens) :]], axis=1)
+        if self.num_registers:
+            registers = token("registers", nn.initializers.normal(1e-6), self.num_registers)
+            x = jnp.concatenate([x[:, : len(tokens)], registers, x[:, len(tokens) :]], axis=1)
+        if self.embed_norm:
+            types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            x = make_norm("layer", self.norm_epsilon, name="embed_norm", **types)(x)
+        return x
 
     def _positions(self, length: int) -> Any:
         """`[t, d]`, of the tokens before the patches and of the patches."""
@@ -269,7 +282,7 @@ class ViT(nn.Module):
 
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches. Raises UserError when they do not fill the image."""
-        return find_grid(self.image_size, self.patch_size)
+        return find_grid(self.image_size, self.patch_size, self.drop_rest)
 
     def input_specs(self, batch_size: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of the positional inputs."""

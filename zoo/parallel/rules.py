@@ -34,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     (r"^head/kernel$", ("fsdp", None)),
     (r"kernel$", ("fsdp",)),
     (r"(^|/)(pos|cls|dist|registers|mask|probe|bias|scale|embedding)$", ()),
+    (r"^(logit_scale|logit_bias)$", ()),
 )
 
 

@@ -13,6 +13,7 @@ from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bart import BART, MBART
 from zoo.pretrained.bert import ALBERT, BERT
+from zoo.pretrained.clip import CLIP_FAMILY, CLIP_TEXT, CLIP_VISION
 from zoo.pretrained.deit import DEIT
 from zoo.pretrained.dinov2 import DINOV2, DINOV2_REGISTERS
 from zoo.pretrained.distilbert import DISTILBERT
@@ -27,6 +28,7 @@ from zoo.pretrained.mixer import NPZ as MIXER_NPZ
 from zoo.pretrained.mixer import TIMM as MIXER_TIMM
 from zoo.pretrained.qwen import QWEN2, QWEN3
 from zoo.pretrained.roberta import ROBERTA, XLM_ROBERTA
+from zoo.pretrained.siglip import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from zoo.pretrained.sources import Source
 from zoo.pretrained.t5 import MT5, T5
 from zoo.pretrained.tensors import MemoryTensors
@@ -38,6 +40,8 @@ FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
 FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
 FAMILIES |= {f.name: f for f in (T5, MT5, MARIAN, BART, MBART)}
 FAMILIES |= {f.name: f for f in (DEIT, DINOV2, DINOV2_REGISTERS)}
+TOWERS = (CLIP_FAMILY, CLIP_VISION, CLIP_TEXT, SIGLIP, SIGLIP_VISION, SIGLIP_TEXT)
+FAMILIES |= {f.name: f for f in TOWERS}
 # Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
 BARE: dict[str, dict[str, Family]] = {
     "timm": {"stem.proj.weight": MIXER_TIMM, "": TIMM},

@@ -108,7 +108,7 @@ def head_of(model: Any) -> str:
     """The head a model has, by name."""
     if hasattr(model, "head"):
         return model.head
-    if not model.num_classes:
+    if not getattr(model, "num_classes", 0):
         return "none"
     return "distilled" if getattr(model, "distillation", "") == "head" else "classification"
 

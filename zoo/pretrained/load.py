@@ -190,10 +190,18 @@ def _find_processor(source: Source, model: Any) -> Processor | None:
     try:
         if source.layout == "timm":
             return Processor.from_timm(source.config.get("pretrained_cfg", source.config), size)
-        values = read_json(path) if source.folder is not None and path.exists() else {}
+        told = read_json(path) if source.folder is not None and path.exists() else {}
+        values = {"image_processor_type": default_processor(source.config), **told}
         return Processor.from_hf(values, size, model.num_channels)
     except UserError as error:
         raise UserError(f"{source.place}: its processor: {error}") from None
+
+
+def default_processor(config: dict[str, Any]) -> str:
+    """The image processor that transformers takes for a model whose folder names none."""
+    kind = str(config.get("model_type", ""))
+    names = {"clip": "CLIPImageProcessor", "siglip": "SiglipImageProcessor"}
+    return names.get(kind.split("_")[0], "ViTImageProcessor")
 
 
 def _find_licence(folder: epath.Path | None) -> str | None:

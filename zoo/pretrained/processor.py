@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,20 @@ from zoo.config import UserError, nearest
 
 # Pillow's numbers, which preprocessor_config.json uses too.
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+# What transformers takes where the file of such a processor is silent, beside ViT's.
+HF_DEFAULTS: dict[str, dict[str, Any]] = {
+    "CLIP": {
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "size": {"shortest_edge": 224},
+        "crop_size": {"height": 224, "width": 224},
+        "do_center_crop": True,
+    },
+    "Siglip": {"resample": 3},
+}
 
 
 @dataclass(frozen=True)
@@ -68,14 +83,25 @@ class Processor:
         return picture.crop((left, top, left + width, top + height))
 
     def to_hf(self) -> dict[str, Any]:
-        """preprocessor_config.json. Raises UserError on a crop, which it cannot say."""
-        if self.crop is not None:
+        """preprocessor_config.json. Raises UserError on a crop of no square, which it cannot say."""
+        side = self.size[0]
+        if self.crop is not None and self.size != (side, side):
             raise UserError("preprocessor_config.json has no place for a crop of a share")
         numbers = {name: number for number, name in INTERPOLATIONS.items()}
-        return {
+        sizes: dict[str, Any] = {
             "image_processor_type": "ViTImageProcessor",
-            "do_resize": True,
             "size": {"height": self.size[0], "width": self.size[1]},
+        }
+        if self.crop is not None:
+            sizes = {
+                "image_processor_type": "CLIPImageProcessor",
+                "size": {"shortest_edge": math.floor(side / self.crop)},
+                "do_center_crop": True,
+                "crop_size": {"height": side, "width": side},
+            }
+        return {
+            **sizes,
+            "do_resize": True,
             "resample": numbers[self.interpolation],
             "do_rescale": True,
             "rescale_factor": 1 / 255,
@@ -104,12 +130,14 @@ class Processor:
 
         The size is the model's, whatever the file says.
         """
+        values = {**HF_DEFAULTS.get(_hf_type(values), {}), **values}
         resample = values.get("resample", 2)
         numbers = {"image_mean": 0.5, "image_std": 0.5, **values}
         if not values.get("do_normalize", True):
             numbers = {"image_mean": 0.0, "image_std": 1.0}
         mean, std = (_numbers(numbers[k], num_channels) for k in ("image_mean", "image_std"))
-        return cls(image_size, mean, std, INTERPOLATIONS.get(resample, str(resample)))
+        interpolation = INTERPOLATIONS.get(resample, str(resample))
+        return cls(image_size, mean, std, interpolation, _hf_crop(values))
 
     @classmethod
     def from_timm(cls, values: Mapping[str, Any], image_size: tuple[int, int]) -> Processor:
@@ -123,6 +151,24 @@ class Processor:
             str(values.get("interpolation", "bicubic")),
             None if mode == "squash" else crop,
         )
+
+
+def _hf_type(values: Mapping[str, Any]) -> str:
+    """'CLIP' of `CLIPImageProcessor`, `CLIPImageProcessorFast`, `CLIPFeatureExtractor`."""
+    names = ("image_processor_type", "feature_extractor_type")
+    told = str(next((values[name] for name in names if values.get(name)), ""))
+    return re.sub("(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", told)
+
+
+def _hf_crop(values: Mapping[str, Any]) -> float | None:
+    """The part of the short side that is kept, where the middle is cropped after that side was
+    given a length. A crop of a squeezed picture (DeiT's) is not followed."""
+    size, crop = values.get("size"), values.get("crop_size")
+    short = size.get("shortest_edge") if isinstance(size, dict) else size
+    side = min(crop.values()) if isinstance(crop, dict) else crop
+    if not values.get("do_center_crop") or not isinstance(short, int) or not isinstance(side, int):
+        return None
+    return math.nextafter(side / short, 0)  # rounded down it must give `short` again
 
 
 def _numbers(value: Any, count: int) -> tuple[float, ...]:
