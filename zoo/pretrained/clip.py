@@ -10,8 +10,8 @@ from zoo.models.clip import CLIP, IMAGE_OF_CLIP, TextTower
 from zoo.models.vit import ViT
 from zoo.pretrained.bridge import LINEAR, Row, Table, Turn, linear_rows, norm_rows
 from zoo.pretrained.family import THEIR_ACTIVATIONS, Family, TheirConfig, find_prefix, head_of
+from zoo.pretrained.patches import TORCH_PATCH
 from zoo.pretrained.safetensors_file import Tensors
-from zoo.pretrained.vit import TORCH_PATCH
 
 # Where a text tower is read, by its config: argmax of the ids where the end token is said to be 2,
 # as in files of before transformers 4.31 (it was wrong, the highest id was meant), else at the

@@ -83,7 +83,7 @@ class Processor:
         return picture.crop((left, top, left + width, top + height))
 
     def to_hf(self) -> dict[str, Any]:
-        """preprocessor_config.json. Raises UserError on a crop of no square, which it cannot say."""
+        """preprocessor_config.json. Raises UserError on a crop that is no square."""
         side = self.size[0]
         if self.crop is not None and self.size != (side, side):
             raise UserError("preprocessor_config.json has no place for a crop of a share")

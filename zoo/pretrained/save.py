@@ -111,7 +111,7 @@ def write_folder(
     def read(key: str) -> np.ndarray:
         nonlocal left
         left -= 1
-        array = np.ascontiguousarray(tensors.read(key))
+        array = np.asarray(tensors.read(key), order="C")
         if not all_finite(array):
             bad.append(key)
         if bad and not left:  # the last one: all of them are known
