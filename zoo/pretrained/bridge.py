@@ -162,7 +162,9 @@ class AsOurs(Tensors):
         turn = piece.row.turn
         if turn not in (SAME, LINEAR) or (turn is SAME and len(piece.ours) == 1):
             array = self._theirs.read(piece.theirs)
-            return turn.to_ours(array[self._places(piece)[index]], self._model)
+            if len(piece.ours) > 1:
+                array = array[self._places(piece)[index]]
+            return turn.to_ours(array, self._model)
         rows, *columns = self._places(piece)[index]
         read_rows = self._theirs.open_rows(piece.theirs)
         ours = np.empty(self.shape(name), self.dtype(name))
@@ -210,6 +212,8 @@ def places(
     piece: Piece, shapes: list[tuple[int, ...]], model: nn.Module
 ) -> list[tuple[slice, ...]]:
     """Where each leaf of ours, of these shapes, lies in theirs."""
+    if len(shapes) == 1:
+        return [tuple(slice(0, size) for size in piece.shape)]
     axis, found, end = piece.row.axis, [], 0
     for shape in shapes:
         start, end = end, end + _their_shape(piece.row, [shape], model)[axis]
