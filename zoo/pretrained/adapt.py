@@ -212,8 +212,13 @@ def _keep(leaf: _Leaf) -> _Change | None:
 
 def _fit_positions(leaf: _Leaf) -> _Change | None:
     """Positions of a text model."""
-    is_pos = leaf.path == "pos" or leaf.path.endswith("/pos/embedding")
-    if not is_pos or not leaf.old or not leaf.new or leaf.old[1:] != leaf.new[1:]:
+    if leaf.path != "pos" and not leaf.path.endswith("/pos/embedding"):
+        return None
+    if leaf.changed_axis() != 0 or not leaf.old or not leaf.new:
+        return None
+    # BART's table has rows ahead of the positions: the difference is what follows the field.
+    counts = [getattr(model, "num_positions", 0) for model in (leaf.before, leaf.after)]
+    if leaf.new[0] - leaf.old[0] != counts[1] - counts[0]:
         return None
     old, new = leaf.old[0], leaf.new[0]
     line = f"{leaf.path}: {old} -> {new} positions, "
