@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -115,3 +116,21 @@ def test_what_cannot_be_written(tmp_path, twin, changes, message):
     loaded = zoo.load_pretrained(FOLDER / twin, **changes)
     with pytest.raises(UserError, match=message):
         zoo.save_pretrained(loaded.model, loaded.params, tmp_path / "new")
+
+
+@pytest.mark.parity
+def test_left_padding_as_transformers_counts_it():
+    """By tokens that are not padding there, by the mask here: the same where the two agree."""
+    torch = pytest.importorskip("torch", reason="pip install -e '.[parity]'")
+    transformers = pytest.importorskip("transformers", reason="pip install -e '.[parity]'")
+    folder = FOLDER / "roberta_masked_lm"
+    tokens = np.array([[1, 1, 1, 5, 9, 20, 11], [0, 7, 7, 3, 29, 4, 2]], np.int32)
+    real = tokens != 1
+    model = transformers.RobertaForMaskedLM.from_pretrained(folder, attn_implementation="eager")
+    given = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(real).long()}
+    with torch.no_grad():
+        expected = model.eval()(**given).logits.numpy()
+    loaded = zoo.load_pretrained(folder)
+    inputs = {"mask": jnp.asarray(real)}
+    found, _ = loaded.model.apply({"params": loaded.params}, jnp.asarray(tokens), **inputs)
+    np.testing.assert_allclose(np.asarray(found)[real], expected[real], atol=1e-5)
