@@ -13,16 +13,18 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
-from zoo.models import decoder, encoder, mixer, seq2seq, vit
+from zoo.models import decoder, encoder, mae, mixer, seq2seq, vit
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
+from zoo.models.mae import MAE
 from zoo.models.mixer import Mixer
 from zoo.models.mlp import MLP
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.vit import ViT
 from zoo.registry import Registry
 
-CLASSES: dict[str, type] = {c.__name__: c for c in (MLP, ViT, Decoder, Encoder, Seq2Seq, Mixer)}
+CLASSES: dict[str, type] = {c.__name__: c for c in (MLP, ViT, Decoder, Encoder, Seq2Seq)}
+CLASSES |= {c.__name__: c for c in (Mixer, MAE)}
 """Class name -> class, for files that say what model they hold."""
 
 MODELS = Registry("model")
@@ -75,6 +77,14 @@ for _size in mixer.SIZES:
     for _patch in mixer.PATCHES:
         MODELS.add(f"mixer_{_size}{_patch}", functools.partial(_make_mixer, _size, str(_patch)))
 MODELS.add_pattern(rf"mixer_({'|'.join(mixer.SIZES)})([1-9]\d*)", _make_mixer)
+
+
+def _make_mae(name: str, **fields: Any) -> MAE:
+    return MAE(**{**mae.find_row(name), **fields})
+
+
+for _name in mae.ROWS:
+    MODELS.add(_name, functools.partial(_make_mae, _name))
 
 
 def _make_decoder(name: str, **fields: Any) -> Decoder:

@@ -16,6 +16,7 @@ from zoo.pretrained.dinov2 import DINOV2, DINOV2_REGISTERS
 from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.mae import VIT_MAE
 from zoo.pretrained.mixer import NPZ as MIXER_NPZ
 from zoo.pretrained.mixer import TIMM as MIXER_TIMM
 from zoo.pretrained.sources import Source
@@ -24,9 +25,8 @@ from zoo.pretrained.tensors import MemoryTensors
 from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
-FAMILIES: dict[str, Family] = {
-    f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5, DEIT, DINOV2, DINOV2_REGISTERS)
-}
+FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
+FAMILIES |= {f.name: f for f in (DEIT, DINOV2, DINOV2_REGISTERS, VIT_MAE)}
 # Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
 BARE: dict[str, dict[str, Family]] = {
     "timm": {"stem.proj.weight": MIXER_TIMM, "": TIMM},
