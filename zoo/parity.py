@@ -23,6 +23,7 @@ from zoo.pretrained.family import Family, TheirConfig
 from zoo.pretrained.sources import Source, find_source
 
 LAYERS: tuple[str, ...] = (
+    "ViTMAELayer",
     *("DeiTLayer", "Dinov2Layer", "Dinov2WithRegistersLayer"),
     *("ViTLayer", "GPT2Block", "LlamaDecoderLayer"),
     *("BertLayer", "AlbertLayer", "ElectraLayer", "RobertaLayer", "XLMRobertaLayer"),
@@ -173,7 +174,7 @@ def _choose_padding(config: Any, model: Any) -> int:
     """The padding token, by which transformers' classifiers find a row's end; written there where
     the config has none that can be embedded."""
     padding = getattr(config, "pad_token_id", None)
-    if isinstance(model, ViT):
+    if hasattr(model, "image_size"):
         return 0
     if padding is None or not 0 <= padding < model.vocab_size:
         config.pad_token_id = padding = 0
@@ -183,9 +184,9 @@ def _choose_padding(config: Any, model: Any) -> int:
 def make_inputs(model: Any, padding: int = 0, end: int = 2) -> Arrays:
     """Two images or two rows of tokens by our names, always the same; the second row is padded."""
     random = np.random.default_rng(0)
-    if isinstance(model, ViT):
-        shape = (2, *model.image_size, model.num_channels)
-        return {"images": random.normal(size=shape).astype(np.float32)}
+    if hasattr(model, "image_size"):
+        specs = dict(zip(("images", "noise"), model.input_specs(2), strict=False))
+        return {k: random.normal(size=spec.shape).astype(np.float32) for k, spec in specs.items()}
 
     def make_rows(length: int) -> tuple[np.ndarray, np.ndarray]:
         tokens = random.integers(0, max(model.vocab_size - 1, 1), (2, length)).astype(np.int32)
@@ -227,10 +228,8 @@ def run_model(model: Any, params: Any, inputs: Arrays) -> Arrays:
     @jax.jit
     def run(params: Any, inputs: Any) -> dict[str, Any]:
         output, aux = model.apply({"params": params}, **inputs)
-        if isinstance(model, PAIRS):
-            stacks = {f"{side}/": aux[side]["hidden"] for side in SIDES}
-        else:
-            stacks = {"": aux["hidden"]}
+        stacks = {f"{side}/": aux[side]["hidden"] for side in SIDES if side in aux}
+        stacks = stacks or {"": aux["hidden"]}
         found = {
             f"{side}blocks/{i:02}": hidden[i]
             for side, hidden in stacks.items()
@@ -261,7 +260,7 @@ def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
     for path, module in model.named_modules():
         if type(module).__name__ in LAYERS:
             side = "decoder/" if "decoder." in path else "encoder/"
-            side = side if "source" in inputs else ""
+            side = side if "source" in inputs or "noise" in inputs else ""
             hooks.append(
                 module.register_forward_hook(lambda *args, side=side: keep(side, args[-1]))
             )
@@ -285,7 +284,8 @@ def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
 
 def _name_inputs(torch: Any, inputs: Arrays) -> dict[str, Any]:
     if "images" in inputs:
-        return {"pixel_values": torch.tensor(inputs["images"].transpose(0, 3, 1, 2))}
+        pixels = {"pixel_values": torch.tensor(inputs["images"].transpose(0, 3, 1, 2))}
+        return {**pixels, **{k: torch.tensor(v) for k, v in inputs.items() if k == "noise"}}
     return {NAMES[name]: torch.tensor(array).long() for name, array in inputs.items()}
 
 

@@ -214,6 +214,10 @@ def test_mistakes(parallel, train, message):
 
 SMALL = {"width": 16, "depth": 2, "hidden": 32, "vocab_size": 32}
 TOKENS, SOURCE = np.random.default_rng(0).integers(0, 32, size=(2, 8, 6)).astype(np.int32)
+MAE = {"patch_size": 4, "image_size": (8, 8), "num_heads": 4, "decoder_width": 16}
+MAE |= {"decoder_depth": 2, "decoder_num_heads": 4, "decoder_hidden": 32}
+NOISE = np.random.default_rng(2).uniform(size=(8, 4)).astype(np.float32)
+PIXELS = np.random.default_rng(3).normal(size=(8, 8, 8, 3)).astype(np.float32)
 FAMILIES = {
     "bert": ("bert_base", {"num_heads": 4, "head": "masked_lm"}, 1),
     "bert_sequence": ("bert_base", {"num_heads": 4, "head": "sequence", "num_classes": 4}, 1),
@@ -222,6 +226,7 @@ FAMILIES = {
     "llama": ("llama3_8b", {"num_heads": 4, "num_kv_heads": 2}, 1),
     "t5": ("t5_v1_1_small", {"num_heads": 4, "head_dim": 4}, 2),
     "bart": ("bart_base", {"num_heads": 4, "target_vocab_size": 32}, 2),
+    "mae": ("mae_b16", MAE, 2),
 }
 
 
@@ -229,11 +234,13 @@ FAMILIES = {
 def make_family(name, scan):
     """The model, its parameters all moved by noise, its inputs."""
     row, fields, num_inputs = FAMILIES[name]
-    model = zoo.create_model(row, **SMALL, **fields, scan_layers=scan)
+    own = {k: v for k, v in SMALL.items() if k != "vocab_size" or name != "mae"}
+    model = zoo.create_model(row, **own, **fields, scan_layers=scan)
     random = np.random.default_rng(1)
+    inputs = (PIXELS, NOISE) if name == "mae" else (TOKENS, SOURCE)
     shapes = jax.eval_shape(lambda: zoo.init_params(model))
     noise = lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32)
-    return model, jax.tree.map(noise, shapes), (TOKENS, SOURCE)[:num_inputs]
+    return model, jax.tree.map(noise, shapes), inputs[:num_inputs]
 
 
 def find_gradient(name, scan, mesh):
@@ -277,6 +284,8 @@ find_gradient_alone = functools.cache(
         ("electra", False, (2, 2, 2)),
         ("llama", False, (1, 2, 4)),  # half a key/value head a device
         ("llama", True, (2, 2, 2)),
+        ("mae", False, (2, 2, 2)),
+        ("mae", True, (1, 4, 2)),
         ("t5", False, (2, 2, 2)),
         ("t5", True, (1, 4, 2)),
         ("bart", False, (2, 2, 2)),

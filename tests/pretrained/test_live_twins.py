@@ -13,6 +13,7 @@ import sys
 import types
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from twins import CASES, load_reference_model, make_inputs, make_twin, run_refer
 
 import zoo
 from zoo.config import UserError
+from zoo.models.mae import pixel_losses
+from zoo.models.patches import cut_patches
 from zoo.tree import is_stacked, named_leaves
 
 pytestmark = [
@@ -230,6 +233,27 @@ def test_llama_as_published(twin, tmp_path):
     loaded = write_variant(folder, tmp_path / "new", {**load_tensors(folder), **rates})
     assert_equal(loaded.params, zoo.load_pretrained(folder).params)
     assert sorted(line.split(":")[0] for line in loaded.report) == sorted(rates)
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_the_loss_of_a_mae(torch, twin, normed):
+    case, folder = BY_NAME["mae_pixels"], twin("mae_pixels")
+    theirs, _ = load_reference_model(case, folder)
+    theirs.config.norm_pix_loss = normed
+    inputs = make_inputs(case)
+    images, noise = inputs["images"], inputs["noise"]
+    with torch.no_grad():
+        turned = torch.tensor(images.transpose(0, 3, 1, 2))
+        expected = theirs(pixel_values=turned, noise=torch.tensor(noise)).loss.item()
+    loaded = zoo.load_pretrained(folder)
+
+    @jax.jit
+    def run(images, noise):
+        pixels, aux = loaded.model.apply({"params": loaded.params}, images, noise)
+        losses = pixel_losses(pixels, cut_patches(images, (16, 16), 4, 3), normed)
+        return (losses * aux["masked"]).sum() / aux["masked"].sum()
+
+    assert float(run(images, noise)) == pytest.approx(expected, rel=1e-5)
 
 
 class Stub(types.ModuleType):

@@ -1,12 +1,13 @@
-"""Twins of the image families beside ViT: DeiT, DINOv2. Read by `twins.py`."""
+"""Twins of the image families beside ViT: DeiT, DINOv2, MAE. Read by `twins.py`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
-LAYERS = ("DeiTLayer", "Dinov2Layer", "Dinov2WithRegistersLayer")
+LAYERS = ("DeiTLayer", "Dinov2Layer", "Dinov2WithRegistersLayer", "ViTMAELayer")
 INPUTS = ("images", "masked", "noise")
 
 BASE = {
@@ -18,7 +19,17 @@ BASE = {
 }
 DEIT = {**BASE, "intermediate_size": 32}
 DINOV2 = {**BASE, "mlp_ratio": 2}
+MAE = {
+    **BASE,
+    "image_size": 16,
+    "intermediate_size": 24,
+    "decoder_hidden_size": 12,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 3,
+    "decoder_intermediate_size": 20,
+}
 FAMILIES = {
+    "mae": ("ViTMAE", MAE, "noise"),
     "deit": ("DeiT", DEIT, "images"),
     "dinov2": ("Dinov2", DINOV2, "images"),
     "registers": ("Dinov2WithRegisters", DINOV2, "images"),
@@ -34,6 +45,9 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("dinov2_oblong", "Model", {"hidden_act": "relu", "patch_size": [4, 2], "recorded": False}),
     ("registers_gated", "ForImageClassification", {"num_labels": 5, **GATED}),
     ("registers_headless", "Model", {"num_register_tokens": 3, "recorded": False}),
+    ("mae_pixels", "ForPreTraining", {"published": True}),
+    ("mae_half", "ForPreTraining", {"mask_ratio": 0.5, "qkv_bias": False, "recorded": False}),
+    ("mae_headless", "Model", {"layer_norm_eps": 1e-6, "recorded": False}),
     ("dinov2_gated", "Model", {**GATED, "recorded": False}),
 ]
 
@@ -77,3 +91,11 @@ def name_inputs(inputs: dict[str, np.ndarray], dtype: Any) -> dict[str, Any]:
 def name_side(path: str) -> str:
     """Whose hidden state a layer of an autoencoder gives."""
     return "decoder/hidden" if path.startswith("decoder") else "encoder/hidden"
+
+
+def rename_as_published(path: Any) -> None:
+    """transformers 5 saves a MAE's decoder under keys that no published file has."""
+    arrays = load_file(path)
+    made = {k.replace("decoder_encoder.layer.", "decoder_layers."): v for k, v in arrays.items()}
+    if made.keys() != arrays.keys():
+        save_file(made, path, metadata={"format": "pt"})

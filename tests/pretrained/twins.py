@@ -159,6 +159,7 @@ def make_twin(case: Case, folder: str | pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = _build_model(case)
     model.save_pretrained(folder)
+    vision.rename_as_published(folder / "model.safetensors")
     (folder / "generation_config.json").unlink(missing_ok=True)  # only models that generate have it
     if case.published:
         _rewrite_config(case, folder / "config.json")
@@ -358,6 +359,7 @@ def _collect_gradients(model) -> Arrays:
             parameter.copy_(torch.nan if parameter.grad is None else parameter.grad)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
+        vision.rename_as_published(pathlib.Path(folder) / "model.safetensors")
         arrays = load_file(pathlib.Path(folder) / "model.safetensors")
     return {f"grad/{key}": array for key, array in arrays.items() if not np.isnan(array).all()}
 

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 
 from zoo.config import UserError, nearest
 from zoo.config.parse import convert
-from zoo.models import clip, decoder_sizes, encoder, mixer, seq2seq, transformer, vit
+from zoo.models import clip, decoder_sizes, encoder, mae, mixer, seq2seq, transformer, vit
 from zoo.models.clip import CLIP, SigLIP, TextTower
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
+from zoo.models.mae import MAE
 from zoo.models.mixer import Mixer
 from zoo.models.mlp import MLP
 from zoo.models.seq2seq import Seq2Seq
@@ -25,7 +26,7 @@ from zoo.models.vit import ViT
 from zoo.registry import Registry
 
 CLASSES: dict[str, type] = {
-    c.__name__: c for c in (MLP, ViT, Mixer, Decoder, Encoder, Seq2Seq, Transformer)
+    c.__name__: c for c in (MLP, ViT, Mixer, MAE, Decoder, Encoder, Seq2Seq, Transformer)
 }
 CLASSES |= {c.__name__: c for c in (CLIP, SigLIP, TextTower)}
 """Class name -> class, for files that say what model they hold."""
@@ -80,6 +81,14 @@ for _size in mixer.SIZES:
     for _patch in mixer.PATCHES:
         MODELS.add(f"mixer_{_size}{_patch}", functools.partial(_make_mixer, _size, str(_patch)))
 MODELS.add_pattern(rf"mixer_({'|'.join(mixer.SIZES)})([1-9]\d*)", _make_mixer)
+
+
+def _make_mae(name: str, **fields: Any) -> MAE:
+    return MAE(**{**mae.find_row(name), **fields})
+
+
+for _name in mae.ROWS:
+    MODELS.add(_name, functools.partial(_make_mae, _name))
 
 
 def _make_decoder(name: str, **fields: Any) -> Decoder:

@@ -17,7 +17,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from zoo.config import UserError
-from zoo.models import ViT, init_params
+from zoo.models import init_params
 from zoo.pretrained.bridge import our_leaves
 from zoo.tree import STACK, named_leaves, unstack_layers
 
@@ -285,7 +285,7 @@ def _take_first(count: int, axis: int) -> Callable[[Any, Any, Any], Any]:
 
 
 def _is_grid(leaf: _Leaf) -> bool:
-    return leaf.path == "pos" and isinstance(leaf.before, ViT)
+    return leaf.path.split("/")[-1] == "pos" and hasattr(leaf.before, "grid")
 
 
 def _first(path: str) -> str:

@@ -22,6 +22,7 @@ from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gemma import GEMMA, GEMMA2, GEMMA3
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
+from zoo.pretrained.mae import VIT_MAE
 from zoo.pretrained.marian import MARIAN
 from zoo.pretrained.mistral import MISTRAL
 from zoo.pretrained.mixer import NPZ as MIXER_NPZ
@@ -39,7 +40,7 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBER
 FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
 FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
 FAMILIES |= {f.name: f for f in (T5, MT5, MARIAN, BART, MBART)}
-FAMILIES |= {f.name: f for f in (DEIT, DINOV2, DINOV2_REGISTERS)}
+FAMILIES |= {f.name: f for f in (DEIT, DINOV2, DINOV2_REGISTERS, VIT_MAE)}
 TOWERS = (CLIP_FAMILY, CLIP_VISION, CLIP_TEXT, SIGLIP, SIGLIP_VISION, SIGLIP_TEXT)
 FAMILIES |= {f.name: f for f in TOWERS}
 # Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
