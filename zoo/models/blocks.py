@@ -16,6 +16,7 @@ import jax
 from jaxtyping import Array, Float
 
 from zoo.models.attention import Attention
+from zoo.models.experts import MixtureOfExperts
 from zoo.models.layers import FeedForward, StochasticDepth, drop
 
 
@@ -27,12 +28,15 @@ def pick_kind(shared: dict[str, Any], layer: Any) -> dict[str, Any]:
 
 
 class PreNormBlock(nn.Module):
-    """Each branch sees the normed stream and adds to it: `x + branch(norm(x))`."""
+    """Each branch sees the normed stream and adds to it: `x + branch(norm(x))`.
+
+    A `MixtureOfExperts` adds its own aux.
+    """
 
     norm1: nn.Module
     attn: Attention
     norm2: nn.Module
-    mlp: FeedForward
+    mlp: FeedForward | MixtureOfExperts
     cross_norm: Any = None
     cross: Attention | None = None
     post_norm1: Any = None  # of a branch before it is added (Gemma 2)
@@ -56,7 +60,10 @@ class PreNormBlock(nn.Module):
             y, cross_aux = self.cross(self.cross_norm(x), **shared["cross"])
             x = add(x, drop(y, self.dropout, "cross_dropout"), "drop_cross")
             aux["cross"] = cross_aux["attention"]
-        x = add(x, self.mlp(self.norm2(x)), "drop2", self.post_norm2)
+        y = self.mlp(self.norm2(x))
+        y, routed = y if isinstance(y, tuple) else (y, {})
+        aux |= routed
+        x = add(x, y, "drop2", self.post_norm2)
         return x, {**aux, "hidden": x}
 
 

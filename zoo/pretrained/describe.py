@@ -18,7 +18,7 @@ from zoo.pretrained.family import Family, TheirConfig, head_of
 from zoo.pretrained.gemma import GEMMA, GEMMA2, GEMMA3
 from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
-from zoo.pretrained.mistral import MISTRAL
+from zoo.pretrained.mistral import MISTRAL, MIXTRAL
 from zoo.pretrained.mixer import NPZ as MIXER_NPZ
 from zoo.pretrained.mixer import TIMM as MIXER_TIMM
 from zoo.pretrained.qwen import QWEN2, QWEN3
@@ -30,7 +30,7 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT, T5)}
-FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
+FAMILIES |= {f.name: f for f in (MISTRAL, MIXTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
 FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
 # Files that say themselves what they are: layout -> a key that tells the family; '' is in any file.
 BARE: dict[str, dict[str, Family]] = {
