@@ -36,6 +36,9 @@ from zoo.tree import named_leaves
 SMALL_GPT = {"width": 16, "depth": 2, "num_heads": 2, "num_positions": 16}
 MORE = {"layer_scale": 0.5, "gated": True, "num_registers": 2, "distillation": "head"}
 SMALL_MIXER = {"width": 16, "depth": 2, "tokens_hidden": 8, "hidden": 32}
+WINDOWS = {"window": 4, "layer_pattern": ("local", "global"), "positions": "rotary"}
+WINDOWS |= {"query_key_norm": True, "post_norms": True}
+EXPERTS = {"num_experts": 4, "gated": True, "mlp_bias": False}
 # Two layers: how one's output lies is what the next one's kernels meet.
 VIT = ModelConfig("vit_ti4", SMALL_VIT)
 MODELS = {
@@ -49,6 +52,8 @@ MODELS = {
     "mlp": ModelConfig("mlp", {"widths": (32, 16)}),
     "gpt": ModelConfig("gpt2", SMALL_GPT),
     "gpt_scanned": ModelConfig("gpt2", SMALL_GPT, scan_layers=True),
+    "gpt_windows": ModelConfig("gpt2", {**SMALL_GPT, **WINDOWS}, scan_layers=True),
+    "gpt_experts": ModelConfig("gpt2", {**SMALL_GPT, **EXPERTS}, scan_layers=True),
 }
 TEXT = {
     "data": DataConfig("synthetic:embedded:stdlib", tokenizer="chars", length=16),
@@ -114,6 +119,8 @@ def run_alone(name):
         ("gpt", (2, 2, 2)),
         ("gpt_scanned", (1, 4, 2)),
         ("gpt_scanned", (2, 2, 2)),
+        ("gpt_windows", (2, 2, 2)),
+        ("gpt_experts", (2, 2, 2)),
     ],
     ids=str,
 )

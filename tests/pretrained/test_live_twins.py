@@ -256,6 +256,21 @@ def test_the_loss_of_a_mae(torch, twin, normed):
     assert float(run(images, noise)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_imbalance_of_experts(torch, twin):
+    """The loss that transformers adds to Mixtral's, with padding and without."""
+    case = BY_NAME["mixtral_lm"]
+    theirs, _ = load_reference_model(case, twin(case.name))
+    loaded, inputs = zoo.load_pretrained(twin(case.name)), make_inputs(case)
+    tokens, mask = (torch.tensor(inputs[name]).long() for name in ("tokens", "mask"))
+    for padding in (None, mask):
+        result = theirs(tokens, attention_mask=padding, output_router_logits=True)
+        ours = None if padding is None else jnp.asarray(inputs["mask"], bool)
+        _, aux = loaded.model.apply(
+            {"params": loaded.params}, jnp.asarray(inputs["tokens"]), mask=ours
+        )
+        assert float(aux["imbalance"]) == pytest.approx(result.aux_loss.item(), rel=1e-5)
+
+
 class Stub(types.ModuleType):
     """A module of which everything can be imported."""
 

@@ -31,13 +31,18 @@ GEMMA3 = {
     "rope_theta": 100.0,
 }
 FAMILIES |= {
+    "mixtral": (
+        "Mixtral",
+        {**TINY, "num_key_value_heads": 1, "num_local_experts": 3, "num_experts_per_tok": 2},
+        "tokens",
+    ),
     "gemma": ("Gemma", GEMMA, "tokens"),
     "gemma2": ("Gemma2", {**GEMMA2, "final_logit_softcapping": 2.0}, "tokens"),
     "gemma3": ("Gemma3", GEMMA3, "tokens"),
 }
 FAMILIES["qwen2"][1].pop("head_dim")
 LAYERS = ("MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
-LAYERS += ("GemmaDecoderLayer", "Gemma2DecoderLayer", "Gemma3DecoderLayer")
+LAYERS += ("GemmaDecoderLayer", "Gemma2DecoderLayer", "Gemma3DecoderLayer", "MixtralDecoderLayer")
 
 UNCAPPED = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
 
@@ -157,4 +162,6 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("gemma3_headless", "TextModel", {"sliding_window_pattern": 2, **LIVE}),
     ("gemma3_classifier", "TextForSequenceClassification", {"pad_token_id": 0, **LIVE}),
+    ("mixtral_lm", "ForCausalLM", {"published": True}),
+    ("mixtral_windowed", "Model", {"sliding_window": 4, "num_experts_per_tok": 1, **LIVE}),
 ]

@@ -235,6 +235,7 @@ def _build_model(case: Case):
 
     config = getattr(transformers, case.config)(**case.arguments)
     config._attn_implementation = "eager"
+    config._experts_implementation = "eager"  # the others know no float64
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(_seed(case))
         model = getattr(transformers, case.model)(config).eval()
@@ -256,6 +257,9 @@ def _build_model(case: Case):
             is_kernel = isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
             if is_kernel and module is not model.get_output_embeddings():
                 module.weight.mul_(gain)
+            if type(module).__name__.endswith("Experts"):
+                for parameter in module.parameters():
+                    parameter.mul_(gain)
     return model
 
 

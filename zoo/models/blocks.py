@@ -16,6 +16,7 @@ import jax
 from jaxtyping import Array, Float
 
 from zoo.models.attention import Attention
+from zoo.models.experts import MixtureOfExperts
 from zoo.models.layers import FeedForward, StochasticDepth, drop
 
 
@@ -30,13 +31,14 @@ class PreNormBlock(nn.Module):
     """Each branch sees the normed stream and adds to it: `x + branch(norm(x))`.
 
     `end1` and `end2` are what attention and feed-forward end in, where there is such a part
-    (DINOv2's layer scale, Gemma's norm): `x + end1(attn(norm1(x)))`.
+    (DINOv2's layer scale, Gemma's norm): `x + end1(attn(norm1(x)))`. A `MixtureOfExperts` adds its
+    own aux.
     """
 
     norm1: nn.Module
     attn: Attention
     norm2: nn.Module
-    mlp: FeedForward
+    mlp: FeedForward | MixtureOfExperts
     cross_norm: Any = None
     cross: Attention | None = None
     end1: Any = None
@@ -60,8 +62,10 @@ class PreNormBlock(nn.Module):
             y, cross_aux = self.cross(self.cross_norm(x), **shared["cross"])
             x = add(x, drop(y, self.dropout, "cross_dropout"), "drop_cross")
             aux["cross"] = cross_aux["attention"]
-        x = add(x, self.mlp(self.norm2(x)), "drop2", self.end2)
-        return x, {**aux, "hidden": x}
+        y = self.mlp(self.norm2(x))
+        y, routed = y if isinstance(y, tuple) else (y, {})
+        x = add(x, y, "drop2", self.end2)
+        return x, {**aux, **routed, "hidden": x}
 
 
 class PostNormBlock(nn.Module):

@@ -13,7 +13,7 @@ Llama's form with less or more: Mistral (Jiang et al. 2023), a window; Qwen 2 an
 2024, 2025), biases of queries, keys and values, or norms of queries and keys; Gemma 1, 2 and 3
 (Gemma Team 2024, 2025), an embedding times sqrt(width) that is the output too, RMSNorm of epsilon
 1e-6 times `1 + scale`, the tanh form of GELU, and from 2 on norms after the branches, capped scores
-or norms of queries and keys, windows in some of the layers.
+or norms of queries and keys, windows in some of the layers; Mixtral (Jiang et al. 2024), experts.
 
 Dropout acts on the embedding and on each branch, not on attention weights.
 """
@@ -33,6 +33,7 @@ from jaxtyping import Array, Bool, Float, Int
 from zoo.config import UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
+from zoo.models.experts import MixtureOfExperts, find_imbalance
 from zoo.models.layers import Activation, FeedForward, Norm, drop, make_norm
 from zoo.models.rotary import RotaryScaling, rotary_angles
 from zoo.models.stack import init_stack_cache, run_stack
@@ -70,6 +71,9 @@ class Decoder(nn.Module):
     attention_bias: bool = True
     out_bias: bool | None = None  # of attention's output; None: as attention_bias
     mlp_bias: bool = True
+    num_experts: int | None = None  # of each feed-forward; None: it is one
+    experts_per_token: int = 2
+    capacity_factor: float | None = None  # places of an expert; None: no token is dropped
     tied: bool = True  # the output matrix is the embedding
     head: Literal["lm", "sequence", "none"] = "lm"
     num_classes: int = 2  # of the head 'sequence'
@@ -97,7 +101,8 @@ class Decoder(nn.Module):
 
         Returns float32 logits `b t v` (head 'sequence': `b c`, read at the last real token; 'none':
         the normed stream `b t d`) and aux: `attention` `[layers, b, n, t, s]`, `hidden`
-        `[layers, b, t, d]`, and the new `cache` where one was given. Raises UserError on more
+        `[layers, b, t, d]`, with experts `router` (logits `[layers, b, t, e]`) and `imbalance` (a
+        loss, `find_imbalance`), and the new `cache` where one was given. Raises UserError on more
         tokens than positions.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -130,6 +135,8 @@ class Decoder(nn.Module):
             scan=self.scan_layers,
             remat=self.remat if train else "none",
         )
+        if self.num_experts is not None:
+            aux["imbalance"] = find_imbalance(aux["router"], self.experts_per_token, mask)
         if cache is not None:
             length = start + tokens.shape[1]
             aux["cache"] = {"blocks": aux["cache"], "mask": seen, "length": length}
@@ -209,20 +216,25 @@ class Decoder(nn.Module):
             norm2=norm(),
             end1=norm() if self.post_norms else None,
             end2=norm() if self.post_norms else None,
-            mlp=FeedForward(
-                self.hidden or 4 * self.width,
-                self.activation,
-                self.gated,
-                self.mlp_bias,
-                dropout=dropout,
-                bias_init=nn.initializers.zeros,
-                parent=None,
-                **inits,
-                **types,
-            ),
+            mlp=self._feed_forward(dropout, **inits, **types),
             dropout=dropout,
             parent=None,
         )
+
+    def _feed_forward(self, dropout: float, **made: Any) -> FeedForward | MixtureOfExperts:
+        hidden = self.hidden or 4 * self.width
+        made |= {"dropout": dropout, "parent": None}
+        if self.num_experts is None:
+            made["bias_init"] = nn.initializers.zeros
+            return FeedForward(hidden, self.activation, self.gated, self.mlp_bias, **made)
+        if not self.gated or self.mlp_bias:
+            raise UserError("experts are gated and have no biases: gated=True, mlp_bias=False")
+        if not 1 <= self.experts_per_token <= self.num_experts:
+            raise UserError(
+                f"no token can have {self.experts_per_token} of {self.num_experts} experts"
+            )
+        counts = (self.num_experts, self.experts_per_token, hidden, self.activation)
+        return MixtureOfExperts(*counts, self.capacity_factor, **made)
 
     def _attention(self, **inits: Any) -> Attention:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}

@@ -83,7 +83,11 @@ GEMMA_SIZES = {
     "gemma3_12b": (3840, 48, 16, 8, 15360, 262208, 131072, 1_000_000.0, 1e-6),
     "gemma3_27b": (5376, 62, 32, 16, 21504, 262208, 131072, 1_000_000.0, 1e-6),
 }
-ROTARY_SIZES = (LLAMA_SIZES, MISTRAL_SIZES, QWEN_SIZES, GEMMA_SIZES)
+MIXTRAL_SIZES = {
+    "mixtral_8x7b": (4096, 32, 32, 8, 14336, 32000, 32768, 1_000_000.0, 1e-5),
+    "mixtral_8x22b": (6144, 56, 48, 8, 16384, 32000, 65536, 1_000_000.0, 1e-5),
+}
+ROTARY_SIZES = (LLAMA_SIZES, MISTRAL_SIZES, MIXTRAL_SIZES, QWEN_SIZES, GEMMA_SIZES)
 # What each of a family has beside its size, by the name before the first `_`.
 LLAMA: dict[str, Any] = {
     "positions": "rotary",
@@ -137,6 +141,7 @@ STYLES = {
     "llama3.2": LLAMA32,
     "smollm2": {**LLAMA, "tied": True},
     "mistral": LLAMA,
+    "mixtral": {**LLAMA, "num_experts": 8},
     "qwen2": QWEN2,
     "qwen2.5": QWEN2,
     "qwen3": QWEN3,

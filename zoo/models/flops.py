@@ -30,6 +30,9 @@ def _count(jaxpr: Any) -> int:
             shape = equation.invars[0].aval.shape
             sizes = math.prod(shape[i] for i in contracted)
             total += 2 * sizes * math.prod(equation.outvars[0].aval.shape)
+        elif name == "ragged_dot_general":  # each row by one of the matrices
+            rows = math.prod(equation.invars[0].aval.shape)
+            total += 2 * rows * equation.outvars[0].aval.shape[-1]
         elif name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
             outputs = kernel[params["dimension_numbers"].rhs_spec[0]]

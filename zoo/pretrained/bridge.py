@@ -1,7 +1,8 @@
 """The one bridge between published weights and ours: a table of rows, strict both ways.
 
 A row says which key of theirs holds which leaves of ours and how it is turned. `{i}` in a pattern
-stands for a number, the same in key and path. A table is written after the keys of the *file*. What
+stands for a number, the same in key and path; one that only the key has counts along the first axis
+of ours (experts). A table is written after the keys of the *file*. What
 the bridge gives is a view (`AsOurs`, `AsTheirs`): nothing is read until a tensor is asked for, and
 then that one alone, so that a conversion needs the memory of one tensor.
 """
@@ -84,6 +85,7 @@ class Piece(NamedTuple):
     ours: tuple[str, ...]
     row: Row
     shape: tuple[int, ...]  # of theirs
+    number: int | None = None  # where this lies along the first axis of ours, of several that do
 
 
 def plan(table: Table, model: nn.Module) -> list[Piece]:
@@ -98,11 +100,10 @@ def plan(table: Table, model: nn.Module) -> list[Piece]:
             if not match:
                 continue
             numbers = {name: int(value) for name, value in match.groupdict().items()}
-            theirs = row.theirs.format(**numbers)
             paths = tuple(fill_path(p, numbers) for p in row.paths)
             if all(p in shapes for p in paths):
-                shape = _their_shape(row, [shapes[p] for p in paths], model)
-                found[theirs] = Piece(theirs, paths, row, shape)
+                pieces = _fill_row(row, numbers, paths, [shapes[p] for p in paths], model)
+                found |= {piece.theirs: piece for piece in pieces}
                 covered |= set(paths)
     uncovered = [path for path in shapes if path not in covered]
     if uncovered:
@@ -110,6 +111,20 @@ def plan(table: Table, model: nn.Module) -> list[Piece]:
             f"this layout has no place for {_list(uncovered)} of the {type(model).__name__}"
         )
     return list(found.values())
+
+
+def _fill_row(
+    row: Row, numbers: dict[str, int], paths: tuple[str, ...], shapes: list[Any], model: nn.Module
+) -> list[Piece]:
+    """One piece, or where their key has a number more, one for each row of our leaf."""
+    own = set(re.findall(r"\{(\w+)\}", row.theirs)) - set(numbers)
+    if not own:
+        shape = _their_shape(row, shapes, model)
+        return [Piece(row.theirs.format(**numbers), paths, row, shape)]
+    (name,), (whole,) = own, shapes
+    shape = _their_shape(row, [whole[1:]], model)
+    keys = (row.theirs.format(**numbers, **{name: index}) for index in range(whole[0]))
+    return [Piece(key, paths, row, shape, number) for number, key in enumerate(keys)]
 
 
 def our_leaves(model: nn.Module) -> dict[str, Any]:
@@ -147,10 +162,13 @@ class AsOurs(Tensors):
         pieces = plan(table, model)
         self.report = _check(theirs, table, pieces)
         self._parts: dict[str, tuple[Piece, int]] = {}
+        self._stacks: dict[str, list[Piece]] = {}
         shapes = {path: leaf.shape for path, leaf in our_leaves(model).items()}
         for piece in pieces:
             for index, path in enumerate(piece.ours):
                 self._parts[path] = (piece, index)
+                if piece.number is not None:
+                    self._stacks.setdefault(path, []).append(piece)
         entries = [
             Entry(path, shapes[path], theirs.dtype(self._parts[path][0].theirs)) for path in shapes
         ]
@@ -158,6 +176,8 @@ class AsOurs(Tensors):
 
     def read(self, name: str) -> np.ndarray:
         self.entry(name)
+        if name in self._stacks:
+            return self._read_stack(name)
         piece, index = self._parts[name]
         turn = piece.row.turn
         if turn not in (SAME, LINEAR) or (turn is SAME and len(piece.ours) == 1):
@@ -172,6 +192,17 @@ class AsOurs(Tensors):
             ours.T if turn is LINEAR else ours,
             lambda start, stop: read_rows(rows.start + start, rows.start + stop)[:, *columns],
         )
+        return ours
+
+    def _read_stack(self, name: str) -> np.ndarray:
+        """Ours whole, and one of theirs at a time."""
+        ours = np.empty(self.shape(name), self.dtype(name))
+        for piece in self._stacks[name]:
+            if piece.row.turn is LINEAR:
+                fill(ours[piece.number].T, self._theirs.open_rows(piece.theirs))
+            else:
+                theirs = self._theirs.read(piece.theirs)
+                ours[piece.number] = piece.row.turn.to_ours(theirs, self._model)
         return ours
 
     def _places(self, piece: Piece) -> list[tuple[slice, ...]]:
@@ -194,6 +225,13 @@ class AsTheirs(Tensors):
         self.entry(name)
         piece = self._pieces[name]
         turn = piece.row.turn
+        if piece.number is not None:
+            ours = self._ours.open_rows(piece.ours[0])(piece.number, piece.number + 1)[0]
+            if turn is not LINEAR:
+                return turn.to_theirs(ours, self._model)
+            theirs = np.empty(piece.shape, self.dtype(name))
+            fill(theirs.T, lambda start, stop: ours[start:stop])
+            return theirs
         if turn is SAME and len(piece.ours) == 1:
             return self._ours.read(piece.ours[0])
         theirs = np.empty(piece.shape, self.dtype(name))

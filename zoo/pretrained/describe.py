@@ -24,7 +24,7 @@ from zoo.pretrained.gpt2 import GPT2
 from zoo.pretrained.llama import LLAMA
 from zoo.pretrained.mae import VIT_MAE
 from zoo.pretrained.marian import MARIAN
-from zoo.pretrained.mistral import MISTRAL
+from zoo.pretrained.mistral import MISTRAL, MIXTRAL
 from zoo.pretrained.mixer import NPZ as MIXER_NPZ
 from zoo.pretrained.mixer import TIMM as MIXER_TIMM
 from zoo.pretrained.qwen import QWEN2, QWEN3
@@ -37,7 +37,7 @@ from zoo.pretrained.vit import NPZ, TIMM, VIT
 
 # `model_type` in config.json -> family. What comes first is tried first when a model is written.
 FAMILIES: dict[str, Family] = {f.name: f for f in (VIT, GPT2, LLAMA, BERT, ALBERT)}
-FAMILIES |= {f.name: f for f in (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
+FAMILIES |= {f.name: f for f in (MISTRAL, MIXTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)}
 FAMILIES |= {f.name: f for f in (ELECTRA, ROBERTA, XLM_ROBERTA, DISTILBERT)}
 FAMILIES |= {f.name: f for f in (T5, MT5, MARIAN, BART, MBART)}
 FAMILIES |= {f.name: f for f in (DEIT, DINOV2, DINOV2_REGISTERS, VIT_MAE)}

@@ -12,7 +12,7 @@ from typing import Any
 from zoo.config import UserError
 from zoo.models.decoder import Decoder
 from zoo.models.decoder_sizes import LLAMA as STYLE
-from zoo.pretrained.bridge import Row, Table, linear_rows
+from zoo.pretrained.bridge import LINEAR, Row, Table, linear_rows
 from zoo.pretrained.family import (
     THEIR_ACTIVATIONS,
     Family,
@@ -131,6 +131,10 @@ def make_table(model: Decoder, names: list[str] | None) -> Table:
     ]
     for theirs, ours in (("q", "q"), ("k", "k"), ("v", "v"), ("o", "out")):
         rows += linear_rows(f"{layer}self_attn.{theirs}_proj", f"{block}attn/{ours}")
+    for theirs, ours in (("w1", "gate"), ("w3", "fc1"), ("w2", "fc2")):  # Mixtral's
+        theirs = f"{layer}block_sparse_moe.experts.{{e}}.{theirs}.weight"
+        rows.append(Row(theirs, f"{block}mlp/experts/{ours}/kernel", LINEAR))
+    rows += linear_rows(f"{layer}block_sparse_moe.gate", f"{block}mlp/router")
     for theirs, ours in (("gate", "gate"), ("up", "fc1"), ("down", "fc2")):
         rows += linear_rows(f"{layer}mlp.{theirs}_proj", f"{block}mlp/{ours}")
     head, copies = decoder_head(model, f"{p}embed_tokens.weight")

@@ -1,4 +1,7 @@
-"""Mistral: Llama's keys, a window in all layers. Without one it is written as a Llama."""
+"""Mistral and Mixtral: Llama's keys, a window in all layers, or experts.
+
+A Mistral without a window is written as a Llama.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,13 @@ USUAL = {
     "num_key_value_heads": 8,
     "max_position_embeddings": 131072,
     "sliding_window": 4096,
+}
+USUAL_MIXTRAL = {
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1_000_000.0,
 }
 
 
@@ -38,4 +48,25 @@ def write_config(model: Decoder) -> dict[str, Any]:
     }
 
 
+def read_mixtral(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any]:
+    """Fields of a Decoder."""
+    return {
+        **read_body(config, head, USUAL_MIXTRAL),
+        "activation": config.activation("hidden_act", "silu"),
+        "window": config.get("sliding_window", None, int),
+        "num_experts": config.get("num_local_experts", 8),
+        "experts_per_token": config.get("num_experts_per_tok", 2),
+    }
+
+
+def write_mixtral(model: Decoder) -> dict[str, Any]:
+    """What `read_mixtral` reads."""
+    return {
+        **write_config(model),
+        "num_local_experts": model.num_experts,
+        "num_experts_per_tok": model.experts_per_token,
+    }
+
+
+MIXTRAL = make_family("mixtral", "Mixtral", read_mixtral, write_mixtral)
 MISTRAL = make_family("mistral", "Mistral", read_config, write_config)
