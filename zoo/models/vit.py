@@ -1,7 +1,8 @@
 """The Vision Transformer (Dosovitskiy et al. 2021): pre-norm, exact GELU, norm epsilon 1e-6.
 
 Initialised as in the paper's code: Xavier-uniform matrices, positions of deviation 0.02, a head
-of zeros.
+of zeros. DeiT, DINOv2 and the encoder of a masked autoencoder are this class with other fields;
+their own initialisers (truncated normals of deviation 0.02) are not taken over.
 """
 
 from __future__ import annotations

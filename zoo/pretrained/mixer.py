@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zoo.config import UserError
 from zoo.models.mixer import Mixer
 from zoo.pretrained.bridge import Row, Table, linear_rows, norm_rows
 from zoo.pretrained.family import Family, TheirConfig
@@ -92,8 +93,8 @@ def read_npz(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any]
 
 
 def write_config(model: Mixer) -> dict[str, Any]:
-    """Never asked for: no layout that we write has a Mixer."""
-    raise NotImplementedError
+    """Raises UserError: these layouts are read only, and transformers has none."""
+    raise UserError("a Mixer is written in our own layout only")
 
 
 TIMM = Family("timm", Mixer, {}, read_timm, write_config, make_timm_table)
