@@ -5,7 +5,7 @@ One recorded case a kind of arithmetic; the other heads and variations are made 
 
 from __future__ import annotations
 
-from twins import Case
+from typing import Any
 
 LAYERS = ("ElectraLayer", "RobertaLayer", "XLMRobertaLayer", "TransformerBlock")  # DistilBERT's
 
@@ -46,15 +46,13 @@ FAMILIES = {
 }
 
 
-def _case(name, head, *, inputs="", published=False, recorded=True, **arguments) -> Case:
-    """The family, before the first `_`, gives the rest; `arguments` change its config."""
-    prefix, base, usual = FAMILIES[name.split("_")[0]]
-    inputs = inputs or ("choices" if head == "ForMultipleChoice" else usual)
-    config = {**base, **arguments}
-    return Case(name, prefix + head, f"{prefix}Config", config, inputs, 9, published, recorded)
+def _case(name: str, head: str, **fields: Any) -> tuple[str, str, dict[str, Any]]:
+    if head == "ForMultipleChoice":
+        fields["inputs"] = "choices"
+    return name, head, fields
 
 
-CASES: tuple[Case, ...] = (
+CASES = (
     _case("bert_headless", "Model", published=True),
     _case("bert_masked_lm", "ForMaskedLM"),
     _case("bert_classifier", "ForSequenceClassification", num_labels=3, layer_norm_eps=1e-5),

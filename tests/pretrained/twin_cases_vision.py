@@ -52,12 +52,6 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-def make_cases(make: Any, families: dict[str, Any]) -> tuple[Any, ...]:
-    """The cases, by the function that makes one; their families join the others."""
-    families |= FAMILIES
-    return tuple(make(name, head, **fields) for name, head, fields in CASES)
-
-
 def make_inputs(case: Any, random: np.random.Generator) -> dict[str, np.ndarray]:
     """Two images, which patches are masked, or the noise that masks."""
     size, patch = as_pair(case.arguments["image_size"]), as_pair(case.arguments["patch_size"])

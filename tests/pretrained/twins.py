@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import twin_cases_decoder
-import twin_cases_seq2seq
+import twin_cases_decoder as decoder
+import twin_cases_encoder as encoder
+import twin_cases_seq2seq as seq2seq
 import twin_cases_towers as towers
 import twin_cases_vision as vision
 from safetensors.numpy import load_file, save_file
@@ -35,10 +36,9 @@ from safetensors.numpy import load_file, save_file
 FOLDER = pathlib.Path(__file__).parent / "twins"
 """The recorded twins, a folder a case."""
 
+OTHERS: tuple[Any, ...] = (encoder, decoder, seq2seq, vision, towers)
 LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer")
-LAYERS += twin_cases_seq2seq.LAYERS
-LAYERS += vision.LAYERS
-LAYERS += towers.LAYERS
+LAYERS += tuple(layer for module in OTHERS for layer in module.LAYERS)
 
 Arrays = dict[str, np.ndarray]
 
@@ -98,11 +98,10 @@ FAMILIES = {
     "vit": ("ViT", VIT, "images"),
     "gpt2": ("GPT2", GPT2, "tokens"),
     "llama": ("Llama", LLAMA, "tokens"),
-    **twin_cases_seq2seq.FAMILIES,
-    **towers.FAMILIES,
 }
-
-CONFIGS = twin_cases_decoder.CONFIGS  # where a config's class begins otherwise than its models'
+for _module in OTHERS:
+    FAMILIES |= _module.FAMILIES
+CONFIGS = decoder.CONFIGS  # where a config's class begins otherwise than its models'
 
 
 def _case(name, head, *, inputs="", length=9, published=False, recorded=True, **arguments) -> Case:
@@ -141,14 +140,9 @@ CASES: tuple[Case, ...] = (
     _case("llama_headless", "Model"),
     _case("llama_classifier", "ForSequenceClassification", pad_token_id=0, num_labels=3),
 )
-CASES += tuple(_case(name, head, **more) for name, head, more in twin_cases_seq2seq.CASES)
-
-FAMILIES |= twin_cases_decoder.FAMILIES
-LAYERS += twin_cases_decoder.LAYERS
-CASES += tuple(_case(name, head, **more) for name, head, more in twin_cases_decoder.CASES)
-
-CASES += vision.make_cases(_case, FAMILIES)
-CASES += tuple(_case(name, head, **fields) for name, head, fields in towers.CASES)
+CASES += tuple(
+    _case(name, head, **fields) for module in OTHERS for name, head, fields in module.CASES
+)
 
 
 def make_twin(case: Case, folder: str | pathlib.Path) -> None:
@@ -366,9 +360,3 @@ def _collect_gradients(model) -> Arrays:
         vision.rename_as_published(pathlib.Path(folder) / "model.safetensors")
         arrays = load_file(pathlib.Path(folder) / "model.safetensors")
     return {f"grad/{key}": array for key, array in arrays.items() if not np.isnan(array).all()}
-
-
-import twin_cases_encoder  # noqa: E402
-
-CASES += twin_cases_encoder.CASES
-LAYERS += twin_cases_encoder.LAYERS
