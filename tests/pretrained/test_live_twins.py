@@ -156,7 +156,7 @@ def test_formats_and_dtypes(torch, twin, tmp_path, name, dtype, layout):
 @pytest.mark.parametrize("name", FEW)
 def test_shards(twin, tmp_path, name):
     model, _ = load_reference_model(BY_NAME[name], twin(name))
-    model.save_pretrained(tmp_path, max_shard_size="10kB")
+    model.save_pretrained(tmp_path, max_shard_size="5kB")
     assert (tmp_path / "model.safetensors.index.json").exists()
     assert_equal(zoo.load_pretrained(tmp_path).params, zoo.load_pretrained(twin(name)).params)
 
