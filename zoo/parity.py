@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.console import align
+from zoo.models.clip import TextTower, TwoTowers
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.vit import ViT
 from zoo.pretrained import load_pretrained
@@ -21,10 +22,21 @@ from zoo.pretrained.describe import family_of
 from zoo.pretrained.family import Family, TheirConfig
 from zoo.pretrained.sources import Source, find_source
 
-LAYERS = ("ViTLayer", "GPT2Block", "BertLayer", "AlbertLayer", "LlamaDecoderLayer", "T5Block")
+LAYERS = (
+    "ViTLayer",
+    "GPT2Block",
+    "BertLayer",
+    "AlbertLayer",
+    "LlamaDecoderLayer",
+    "T5Block",
+    "CLIPEncoderLayer",
+    "SiglipEncoderLayer",
+)
 LENGTH = 33  # odd, and far enough for T5 to pool distances
 PADDING = 5
 SIDES = ("encoder", "decoder")
+# Their towers -> ours.
+TOWERS = {"vision_model": "image", "text_model": "text"}
 # Our inputs -> theirs.
 NAMES = {
     "tokens": "input_ids",
@@ -35,6 +47,8 @@ NAMES = {
     "target": "decoder_input_ids",
     "target_mask": "decoder_attention_mask",
 }
+
+OUTPUTS = ("logits", "prediction_logits", "logits_per_image", "image_embeds", "text_embeds")
 
 Arrays = dict[str, np.ndarray]
 
@@ -100,6 +114,8 @@ def compare(source: Any) -> Comparison:
     inputs = make_inputs(loaded.model, _choose_padding(peer.config, loaded.model))
     theirs = run_peer(torch, peer, inputs)
     ours = run_model(loaded.model, loaded.params, inputs)
+    if theirs["output"].ndim == 3 and "encoded" in ours:
+        ours["output"] = ours["encoded"]  # what transformers' headless ViT returns
     # ViT and BERT without a pooler's weights: theirs is drawn at random, ours is another thing.
     names = [name for name in theirs if name in ours]
     return Comparison(
@@ -162,7 +178,7 @@ def _choose_padding(config: Any, model: Any) -> int:
     """The padding token, by which transformers' classifiers find a row's end; written there where
     the config has none that can be embedded."""
     padding = getattr(config, "pad_token_id", None)
-    if isinstance(model, ViT):
+    if isinstance(model, ViT | TextTower | TwoTowers):
         return 0
     if padding is None or not 0 <= padding < model.vocab_size:
         config.pad_token_id = padding = 0
@@ -190,6 +206,11 @@ def make_inputs(model: Any, padding: int = 0) -> Arrays:
         return {"source": source, "target": target, **masks}
     tokens, mask = make_rows(min(LENGTH, model.num_positions))
     inputs = {"tokens": tokens, "mask": mask}
+    if hasattr(model, "end_token") and model.end_token < model.vocab_size:
+        tokens[[0, 1], mask.sum(1) - 1] = model.end_token  # where a text tower is read
+    if isinstance(model, TwoTowers):
+        shape = (2, *model.image_size, model.num_channels)
+        inputs["images"] = random.normal(size=shape).astype(np.float32)
     if getattr(model, "num_types", 0) > 1:
         inputs["types"] = ((np.arange(tokens.shape[1]) > 3) & mask).astype(np.int32)
     return inputs
@@ -203,6 +224,8 @@ def run_model(model: Any, params: Any, inputs: Arrays) -> Arrays:
         output, aux = model.apply({"params": params}, **inputs)
         if isinstance(model, Seq2Seq):
             stacks = {f"{side}/": aux[side]["hidden"] for side in SIDES}
+        elif isinstance(model, TwoTowers):
+            stacks = {f"{side}/": aux[side]["hidden"] for side in TOWERS.values()}
         else:
             stacks = {"": aux["hidden"]}
         found = {
@@ -210,9 +233,9 @@ def run_model(model: Any, params: Any, inputs: Arrays) -> Arrays:
             for side, hidden in stacks.items()
             for i in range(len(hidden))
         }
-        if isinstance(model, ViT) and not model.num_classes:
-            output = aux["encoded"]  # what transformers' headless ViT returns
         found["output"] = output
+        if "encoded" in aux and not isinstance(model, Seq2Seq):
+            found["encoded"] = aux["encoded"]
         has_pooler = getattr(model, "pooler", False) or getattr(model, "pre_logits", False)
         return {**found, "pooled": aux["pooled"]} if has_pooler else found
 
@@ -235,7 +258,8 @@ def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
     for path, module in model.named_modules():
         if type(module).__name__ in LAYERS:
             side = path.split(".")[0]
-            side = f"{side}/" if "source" in inputs else ""
+            two = "source" in inputs or {"tokens", "images"} <= inputs.keys()
+            side = f"{TOWERS.get(side, side)}/" if two else ""
             hooks.append(
                 module.register_forward_hook(lambda *args, side=side: keep(side, args[-1]))
             )
@@ -246,22 +270,25 @@ def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
         for hook in hooks:
             hook.remove()
     found["output"] = _pick_output(torch, result)
-    if getattr(result, "pooler_output", None) is not None:
+    if type(model).__name__.startswith(("CLIP", "Siglip")) and hasattr(result, "pooler_output"):
+        found["output"] = result.pooler_output  # as our towers without a projection
+    elif getattr(result, "pooler_output", None) is not None:
         found["pooled"] = result.pooler_output
     return {name: tensor.numpy() for name, tensor in found.items()}
 
 
 def _name_inputs(torch: Any, inputs: Arrays) -> dict[str, Any]:
+    named = {NAMES[k]: torch.tensor(inputs[k]).long() for k in inputs if k != "images"}
     if "images" in inputs:
-        return {"pixel_values": torch.tensor(inputs["images"].transpose(0, 3, 1, 2))}
-    return {NAMES[name]: torch.tensor(array).long() for name, array in inputs.items()}
+        named["pixel_values"] = torch.tensor(inputs["images"].transpose(0, 3, 1, 2))
+    return named
 
 
 def _pick_output(torch: Any, result: Any) -> Any:
     if hasattr(result, "start_logits"):
         return torch.stack([result.start_logits, result.end_logits], -1)
-    for name in ("logits", "prediction_logits"):
-        if hasattr(result, name):
+    for name in OUTPUTS:
+        if getattr(result, name, None) is not None:
             return getattr(result, name)
     return result.last_hidden_state
 
@@ -270,6 +297,8 @@ def _measure(name: str, ours: np.ndarray, theirs: np.ndarray, inputs: Arrays) ->
     """Raises UserError on two shapes."""
     if ours.shape != theirs.shape:
         raise UserError(f"{name}: ours is {ours.shape}, that of transformers {theirs.shape}")
+    if name.startswith("image/"):
+        inputs = {}
     mask = inputs.get("source_mask" if name.startswith("encoder") else "target_mask")
     mask = inputs.get("mask") if mask is None else mask
     if mask is not None and ours.ndim == 3:

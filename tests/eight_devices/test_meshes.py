@@ -205,12 +205,17 @@ def test_mistakes(parallel, train, message):
 
 SMALL = {"width": 16, "depth": 2, "hidden": 32, "vocab_size": 32}
 TOKENS, SOURCE = np.random.default_rng(0).integers(0, 32, size=(2, 8, 6)).astype(np.int32)
+IMAGES = np.random.default_rng(2).normal(size=(8, 8, 8, 3)).astype(np.float32)
+TOWERS = {"num_heads": 4, "text_width": 16, "text_depth": 2, "text_num_heads": 4}
+TOWERS |= {"text_hidden": 32, "image_size": (8, 8), "patch_size": 4, "embedding_width": 16}
 FAMILIES = {
     "bert": ("bert_base", {"num_heads": 4, "head": "masked_lm"}, 1),
     "bert_sequence": ("bert_base", {"num_heads": 4, "head": "sequence", "num_classes": 4}, 1),
     "albert": ("albert_base", {"num_heads": 4, "embedding_width": 8, "head": "masked_lm"}, 1),
     "llama": ("llama3_8b", {"num_heads": 4, "num_kv_heads": 2}, 1),
     "t5": ("t5_v1_1_small", {"num_heads": 4, "head_dim": 4}, 2),
+    "clip": ("clip_vit_b32", TOWERS, "towers"),
+    "siglip": ("siglip_b16_224", TOWERS, "towers"),
 }
 
 
@@ -222,7 +227,8 @@ def make_family(name, scan):
     random = np.random.default_rng(1)
     shapes = jax.eval_shape(lambda: zoo.init_params(model))
     noise = lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32)
-    return model, jax.tree.map(noise, shapes), (TOKENS, SOURCE)[:num_inputs]
+    inputs = (IMAGES, TOKENS) if num_inputs == "towers" else (TOKENS, SOURCE)[:num_inputs]
+    return model, jax.tree.map(noise, shapes), inputs
 
 
 def find_gradient(name, scan, mesh):
@@ -267,6 +273,8 @@ find_gradient_alone = functools.cache(
         ("llama", True, (2, 2, 2)),
         ("t5", False, (2, 2, 2)),
         ("t5", True, (1, 4, 2)),
+        ("siglip", False, (2, 2, 2)),
+        ("clip", True, (1, 4, 2)),
     ],
     ids=str,
 )

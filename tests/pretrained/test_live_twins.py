@@ -34,7 +34,7 @@ REASON = "pip install -e '.[parity]'"
 BY_NAME = {case.name: case for case in CASES}
 # One of each family.
 FEW = ["vit_classifier", "gpt2_lm", "bert_masked_lm", "albert_masked_lm", "llama_grouped", "t5_v1"]
-FEW += ["clip_published", "siglip_towers"]
+FEW += ["clip_published", "siglip_pixels"]
 SAME_OUTPUT = 1e-6  # of the largest magnitude: one program, one set of weights
 TIMM_OUTPUT = 1e-5
 # What timm imports of torchvision, which has no build beside this torch. A ViT needs none of it.

@@ -17,12 +17,12 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from zoo.config import UserError
-from zoo.models import ViT, init_params
+from zoo.models import init_params
 from zoo.tree import STACK, named_leaves, unstack_layers
 
 HEADS = ("head", "classifier", "pooler", "pre_logits")
 # Fields that change what equal shapes mean: an equal shape is no proof that a leaf fits.
-FIXED = ("patch_size", "num_heads")
+FIXED = ("patch_size", "num_heads", "text_num_heads")
 POSSIBLE = (
     "possible are another image_size of whole patches (learned positions are resized), num_classes "
     "(the head begins anew), num_positions and vocab_size (what is there is kept)"
@@ -212,7 +212,12 @@ def _keep(leaf: _Leaf) -> _Change | None:
 
 def _fit_positions(leaf: _Leaf) -> _Change | None:
     """Positions of a text model."""
-    if leaf.path != "pos" or leaf.axis_of("num_positions") != 0 or not leaf.old or not leaf.new:
+    if (
+        leaf.path not in ("pos", "text/pos")
+        or leaf.axis_of("num_positions") != 0
+        or not leaf.old
+        or not leaf.new
+    ):
         return None
     old, new = leaf.old[0], leaf.new[0]
     line = f"{leaf.path}: {old} -> {new} positions, "
@@ -279,7 +284,7 @@ def _take_first(count: int, axis: int) -> Callable[[Any, Any, Any], Any]:
 
 
 def _is_grid(leaf: _Leaf) -> bool:
-    return leaf.path == "pos" and isinstance(leaf.before, ViT)
+    return leaf.path in ("pos", "image/pos") and hasattr(leaf.before, "grid")
 
 
 def _first(path: str) -> str:
