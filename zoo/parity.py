@@ -14,9 +14,9 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.console import align
+from zoo.models.clip import TextTower, TwoTowers
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
-from zoo.models.vit import ViT
 from zoo.pretrained import load_pretrained
 from zoo.pretrained.describe import family_of
 from zoo.pretrained.family import Family, TheirConfig
@@ -30,11 +30,13 @@ LAYERS: tuple[str, ...] = (
     "TransformerBlock",  # DistilBERT's
     *("T5Block", "MT5Block", "MarianEncoderLayer", "MarianDecoderLayer"),
     *("BartEncoderLayer", "BartDecoderLayer", "MBartEncoderLayer", "MBartDecoderLayer"),
+    *("CLIPEncoderLayer", "SiglipEncoderLayer"),
 )
 LENGTH = 33  # odd, and far enough for T5 to pool distances
 PADDING = 5
 SIDES = ("encoder", "decoder")
 PAIRS = (Seq2Seq, Transformer)  # take a source and a target
+TOWERS = {"vision_model": "image", "text_model": "text"}  # theirs -> ours
 # Our inputs -> theirs.
 NAMES = {
     "tokens": "input_ids",
@@ -45,6 +47,8 @@ NAMES = {
     "target": "decoder_input_ids",
     "target_mask": "decoder_attention_mask",
 }
+
+OUTPUTS = ("logits", "prediction_logits", "logits_per_image", "image_embeds", "text_embeds")
 
 Arrays = dict[str, np.ndarray]
 
@@ -112,6 +116,8 @@ def compare(source: Any) -> Comparison:
     inputs = make_inputs(loaded.model, padding, end if isinstance(end, int) else 2)
     theirs = run_peer(torch, peer, inputs)
     ours = run_model(loaded.model, loaded.params, inputs)
+    if theirs["output"].ndim == 3 and "encoded" in ours:
+        ours["output"] = ours["encoded"]  # what transformers' headless ViT returns
     # ViT and BERT without a pooler's weights: theirs is drawn at random, ours is another thing.
     names = [name for name in theirs if name in ours]
     return Comparison(
@@ -174,7 +180,7 @@ def _choose_padding(config: Any, model: Any) -> int:
     """The padding token, by which transformers' classifiers find a row's end; written there where
     the config has none that can be embedded."""
     padding = getattr(config, "pad_token_id", None)
-    if hasattr(model, "image_size"):
+    if hasattr(model, "image_size") or isinstance(model, TextTower):
         return 0
     if padding is None or not 0 <= padding < model.vocab_size:
         config.pad_token_id = padding = 0
@@ -184,7 +190,7 @@ def _choose_padding(config: Any, model: Any) -> int:
 def make_inputs(model: Any, padding: int = 0, end: int = 2) -> Arrays:
     """Two images or two rows of tokens by our names, always the same; the second row is padded."""
     random = np.random.default_rng(0)
-    if hasattr(model, "image_size"):
+    if hasattr(model, "image_size") and not isinstance(model, TwoTowers):
         specs = dict(zip(("images", "noise"), model.input_specs(2), strict=False))
         return {k: random.normal(size=spec.shape).astype(np.float32) for k, spec in specs.items()}
 
@@ -203,8 +209,13 @@ def make_inputs(model: Any, padding: int = 0, end: int = 2) -> Arrays:
         target, target_mask = make_rows(max(length - 6, 1))
         masks = {"source_mask": source_mask, "target_mask": target_mask}
         return {"source": source, "target": target, **masks}
-    tokens, mask = make_rows(min(LENGTH, model.input_specs()[0].shape[1]))
+    tokens, mask = make_rows(min(LENGTH, model.input_specs()[-1].shape[1]))
     inputs = {"tokens": tokens, "mask": mask}
+    if hasattr(model, "end_token") and model.end_token < model.vocab_size:
+        tokens[[0, 1], mask.sum(1) - 1] = model.end_token  # where a text tower is read
+    if isinstance(model, TwoTowers):
+        shape = (2, *model.image_size, model.num_channels)
+        inputs["images"] = random.normal(size=shape).astype(np.float32)
     if getattr(model, "num_types", 0) > 1:
         inputs["types"] = ((np.arange(tokens.shape[1]) > 3) & mask).astype(np.int32)
     return inputs
@@ -228,16 +239,16 @@ def run_model(model: Any, params: Any, inputs: Arrays) -> Arrays:
     @jax.jit
     def run(params: Any, inputs: Any) -> dict[str, Any]:
         output, aux = model.apply({"params": params}, **inputs)
-        stacks = {f"{side}/": aux[side]["hidden"] for side in SIDES if side in aux}
-        stacks = stacks or {"": aux["hidden"]}
+        sides = [side for side in (*SIDES, *TOWERS.values()) if side in aux]
+        stacks = {f"{side}/": aux[side]["hidden"] for side in sides} or {"": aux["hidden"]}
         found = {
             f"{side}blocks/{i:02}": hidden[i]
             for side, hidden in stacks.items()
             for i in range(len(hidden))
         }
-        if isinstance(model, ViT) and not model.num_classes:
-            output = aux["encoded"]  # what transformers' headless ViT returns
         found["output"] = output
+        if "encoded" in aux and not isinstance(model, PAIRS):
+            found["encoded"] = aux["encoded"]
         has_pooler = getattr(model, "pooler", False) or getattr(model, "pre_logits", False)
         return {**found, "pooled": aux["pooled"]} if has_pooler else found
 
@@ -259,8 +270,11 @@ def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
     hooks = []
     for path, module in model.named_modules():
         if type(module).__name__ in LAYERS:
-            side = "decoder/" if "decoder." in path else "encoder/"
-            side = side if "source" in inputs or "noise" in inputs else ""
+            side = ""
+            if "source" in inputs or "noise" in inputs:
+                side = "decoder/" if "decoder." in path else "encoder/"
+            elif {"tokens", "images"} <= inputs.keys():
+                side = f"{TOWERS[path.split('.')[0]]}/"
             hooks.append(
                 module.register_forward_hook(lambda *args, side=side: keep(side, args[-1]))
             )
@@ -277,23 +291,27 @@ def run_peer(torch: Any, model: Any, inputs: Arrays) -> Arrays:
     found["output"] = _pick_output(torch, result)
     if is_choice:
         found["output"] = found["output"][0]
-    if getattr(result, "pooler_output", None) is not None:
+    if type(model).__name__.startswith(("CLIP", "Siglip")) and hasattr(result, "pooler_output"):
+        found["output"] = result.pooler_output  # as our towers without a projection
+    elif getattr(result, "pooler_output", None) is not None:
         found["pooled"] = result.pooler_output
     return {name: tensor.numpy() for name, tensor in found.items()}
 
 
 def _name_inputs(torch: Any, inputs: Arrays) -> dict[str, Any]:
+    named = {NAMES[k]: torch.tensor(inputs[k]).long() for k in inputs if k in NAMES}
     if "images" in inputs:
-        pixels = {"pixel_values": torch.tensor(inputs["images"].transpose(0, 3, 1, 2))}
-        return {**pixels, **{k: torch.tensor(v) for k, v in inputs.items() if k == "noise"}}
-    return {NAMES[name]: torch.tensor(array).long() for name, array in inputs.items()}
+        named["pixel_values"] = torch.tensor(inputs["images"].transpose(0, 3, 1, 2))
+    if "noise" in inputs:
+        named["noise"] = torch.tensor(inputs["noise"])
+    return named
 
 
 def _pick_output(torch: Any, result: Any) -> Any:
     if hasattr(result, "start_logits"):
         return torch.stack([result.start_logits, result.end_logits], -1)
-    for name in ("logits", "prediction_logits"):
-        if hasattr(result, name):
+    for name in OUTPUTS:
+        if getattr(result, name, None) is not None:
             return getattr(result, name)
     return result.last_hidden_state
 
@@ -302,6 +320,8 @@ def _measure(name: str, ours: np.ndarray, theirs: np.ndarray, inputs: Arrays) ->
     """Raises UserError on two shapes."""
     if ours.shape != theirs.shape:
         raise UserError(f"{name}: ours is {ours.shape}, that of transformers {theirs.shape}")
+    if name.startswith("image/"):
+        inputs = {}
     mask = inputs.get("source_mask" if name.startswith("encoder") else "target_mask")
     mask = inputs.get("mask") if mask is None else mask
     if mask is not None and ours.ndim == 3:

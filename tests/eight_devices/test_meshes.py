@@ -225,6 +225,8 @@ MAE = {"patch_size": 4, "image_size": (8, 8), "num_heads": 4, "decoder_width": 1
 MAE |= {"decoder_depth": 2, "decoder_num_heads": 4, "decoder_hidden": 32}
 NOISE = np.random.default_rng(2).uniform(size=(8, 4)).astype(np.float32)
 PIXELS = np.random.default_rng(3).normal(size=(8, 8, 8, 3)).astype(np.float32)
+TOWERS = {"num_heads": 4, "text_width": 16, "text_depth": 2, "text_num_heads": 4}
+TOWERS |= {"text_hidden": 32, "image_size": (8, 8), "patch_size": 4, "embedding_width": 16}
 FAMILIES = {
     "bert": ("bert_base", {"num_heads": 4, "head": "masked_lm"}, 1),
     "bert_sequence": ("bert_base", {"num_heads": 4, "head": "sequence", "num_classes": 4}, 1),
@@ -234,6 +236,8 @@ FAMILIES = {
     "t5": ("t5_v1_1_small", {"num_heads": 4, "head_dim": 4}, 2),
     "bart": ("bart_base", {"num_heads": 4, "target_vocab_size": 32}, 2),
     "mae": ("mae_b16", MAE, 2),
+    "clip": ("clip_vit_b32", TOWERS, 2),
+    "siglip": ("siglip_b16_224", TOWERS, 2),
 }
 
 
@@ -244,9 +248,10 @@ def make_family(name, scan):
     own = {k: v for k, v in SMALL.items() if k != "vocab_size" or name != "mae"}
     model = zoo.create_model(row, **own, **fields, scan_layers=scan)
     random = np.random.default_rng(1)
-    inputs = (PIXELS, NOISE) if name == "mae" else (TOKENS, SOURCE)
     shapes = jax.eval_shape(lambda: zoo.init_params(model))
     noise = lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32)
+    inputs = (PIXELS, NOISE) if name == "mae" else (TOKENS, SOURCE)
+    inputs = (PIXELS, TOKENS) if name in ("clip", "siglip") else inputs
     return model, jax.tree.map(noise, shapes), inputs[:num_inputs]
 
 
@@ -296,6 +301,8 @@ find_gradient_alone = functools.cache(
         ("t5", False, (2, 2, 2)),
         ("t5", True, (1, 4, 2)),
         ("bart", False, (2, 2, 2)),
+        ("siglip", False, (2, 2, 2)),
+        ("clip", True, (1, 4, 2)),
     ],
     ids=str,
 )

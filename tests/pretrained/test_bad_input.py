@@ -318,7 +318,7 @@ def test_what_must_not_be_written(tmp_path):
     params, out = make_zeros(model), tmp_path / "out"
     message = refuse(zoo.save_pretrained, model, make_zeros(deeper), out)
     assert "not the model's parameters: blocks/02/attn/k/bias is (16,), the model wants" in message
-    cropped = Processor((8, 8), crop=0.9)
+    cropped = Processor((8, 12), crop=0.9)
     assert "a crop" in refuse(zoo.save_pretrained, model, params, out, processor=cropped)
     assert not out.exists()
     zoo.save_pretrained(model, params, out)

@@ -40,7 +40,7 @@ FEW = ["vit_classifier", "gpt2_lm", "bert_masked_lm", "albert_masked_lm", "llama
 FEW += ["electra_generator", "roberta_masked_lm", "distilbert_masked_lm"]
 FEW += ["marian_mt", "bart_lm", "mbart_lm"]
 FEW += ["gemma3_lm"]
-FEW += ["clip_published", "siglip_towers"]
+FEW += ["clip_published", "siglip_pixels"]
 SAME_OUTPUT = 1e-6  # of the largest magnitude: one program, one set of weights
 TIMM_OUTPUT = 1e-5
 # What timm imports of torchvision, which has no build beside this torch. A ViT needs none of it.

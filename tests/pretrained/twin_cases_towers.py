@@ -58,7 +58,7 @@ CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("cliptext_projected", "ModelWithProjection", {}),
     # A pixel is behind the last whole patch, as in so400m at 384 pixels.
     (
-        "siglip_towers",
+        "siglip_pixels",
         "Model",
         {"vision_config": {**VISION, "image_size": 9}, "published": True},
     ),

@@ -142,6 +142,8 @@ class JsonTokenizer:
         # In a byte-level vocabulary every character of a token is one byte.
         if "ByteLevel" not in json.dumps(json.loads(self.text).get("decoder")):
             return None
+        if json.loads(self.text)["model"].get("end_of_word_suffix"):
+            return None  # CLIP's '</w>' is no text
         special = {t["id"] for t in json.loads(self.text)["added_tokens"] if t["special"]}
         tokens = [self._backend.id_to_token(i) or "" for i in range(self.vocab_size)]
         return np.array([0 if i in special else len(t) for i, t in enumerate(tokens)])

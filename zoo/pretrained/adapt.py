@@ -23,7 +23,7 @@ from zoo.tree import STACK, named_leaves, unstack_layers
 
 HEADS = ("head", "head_dist", "classifier", "pooler", "pre_logits")
 # Fields that change what equal shapes mean: an equal shape is no proof that a leaf fits.
-FIXED = ("patch_size", "num_heads")
+FIXED = ("patch_size", "num_heads", "text_num_heads")
 POSSIBLE = (
     "possible are another image_size of whole patches (learned positions are resized), num_classes "
     "(the head begins anew), num_positions and vocab_size (what is there is kept)"
@@ -212,7 +212,7 @@ def _keep(leaf: _Leaf) -> _Change | None:
 
 def _fit_positions(leaf: _Leaf) -> _Change | None:
     """Positions of a text model."""
-    if leaf.path != "pos" and not leaf.path.endswith("/pos/embedding"):
+    if leaf.path not in ("pos", "text/pos") and not leaf.path.endswith("/pos/embedding"):
         return None
     if leaf.changed_axis() != 0 or not leaf.old or not leaf.new:
         return None
@@ -285,7 +285,8 @@ def _take_first(count: int, axis: int) -> Callable[[Any, Any, Any], Any]:
 
 
 def _is_grid(leaf: _Leaf) -> bool:
-    return leaf.path.split("/")[-1] == "pos" and hasattr(leaf.before, "grid")
+    of_images = leaf.path in ("pos", "image/pos", "encoder/pos", "decoder/pos")
+    return of_images and hasattr(leaf.before, "grid")
 
 
 def _first(path: str) -> str:

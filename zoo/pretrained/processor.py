@@ -83,7 +83,7 @@ class Processor:
         return picture.crop((left, top, left + width, top + height))
 
     def to_hf(self) -> dict[str, Any]:
-        """preprocessor_config.json. Raises UserError on a crop that is no square."""
+        """preprocessor_config.json. Raises UserError on an oblong crop, which it cannot say."""
         side = self.size[0]
         if self.crop is not None and self.size != (side, side):
             raise UserError("preprocessor_config.json has no place for a crop of a share")
@@ -162,13 +162,18 @@ def _hf_type(values: Mapping[str, Any]) -> str:
 
 def _hf_crop(values: Mapping[str, Any]) -> float | None:
     """The part of the short side that is kept, where the middle is cropped after that side was
-    given a length. A crop of a squeezed picture (DeiT's) is not followed."""
+    given a length. A crop of a squeezed picture (DeiT's) is not followed.
+
+    The middle is torchvision's, as in OpenAI's code; that of transformers lies a pixel further left
+    or up where the margin is 3 more than a multiple of 4.
+    """
     size, crop = values.get("size"), values.get("crop_size")
     short = size.get("shortest_edge") if isinstance(size, dict) else size
     side = min(crop.values()) if isinstance(crop, dict) else crop
     if not values.get("do_center_crop") or not isinstance(short, int) or not isinstance(side, int):
         return None
-    return math.nextafter(side / short, 0)  # rounded down it must give `short` again
+    share = side / short
+    return share if math.floor(side / share) == short else math.nextafter(share, 0)
 
 
 def _numbers(value: Any, count: int) -> tuple[float, ...]:

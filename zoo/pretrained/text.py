@@ -15,6 +15,10 @@ from zoo.pretrained.sources import read_json
 # `model_type` of the families that write a vocabulary as BERT does, and as RoBERTa does.
 BERT_LIKE = ("bert", "electra", "distilbert")
 ROBERTA_LIKE = ("roberta", "bart")
+PAD_SIGLIP = (
+    "tokenizer: SigLIP reads a text's last place: pad texts to all of num_positions with the "
+    "tokenizer's padding token and give no mask, batch() does not"
+)
 
 
 def find_tokenizer(folder: epath.Path, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
@@ -24,7 +28,11 @@ def find_tokenizer(folder: epath.Path, config: dict[str, Any]) -> tuple[Any, tup
     Raises UserError on a file that is none.
     """
     try:
-        return _read_tokenizer(folder, config.get("model_type"))
+        kind = config.get("model_type")
+        tokenizer, told = _read_tokenizer(folder, kind)
+        if tokenizer is not None and str(kind).startswith("siglip"):
+            told = (*told, PAD_SIGLIP)
+        return tokenizer, told
     except UserError:
         raise
     except Exception as error:  # the library raises bare Exceptions
@@ -40,6 +48,8 @@ def _read_tokenizer(folder: epath.Path, kind: Any) -> tuple[Any, tuple[str, ...]
         vocab, merges = (folder / "vocab.json").read_text(), (folder / "merges.txt").read_text()
         if kind in ROBERTA_LIKE:
             return from_roberta_files(vocab, merges, settings), ()
+        if str(kind).startswith("clip"):
+            return from_clip_files(vocab, merges), ()
         return from_gpt2_files(vocab, merges), ()
     if (folder / "vocab.txt").exists() and kind in BERT_LIKE:
         return from_wordpiece_vocab((folder / "vocab.txt").read_text(), settings), ()
@@ -83,6 +93,45 @@ def from_roberta_files(vocab: str, merges: str, settings: dict[str, Any]) -> Jso
     end, start = (("</s>", ids["</s>"]), ("<s>", ids["<s>"]))
     backend.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=space)
     return JsonTokenizer(backend.to_str())
+
+
+def from_clip_files(vocab: str, merges: str) -> JsonTokenizer:
+    """CLIP's tokenizer (Radford et al. 2021): bytes of lower-cased words, each ended by '</w>'.
+
+    Texts are cleaned as transformers does it (NFC, white space), not by OpenAI's `ftfy`.
+    """
+    import tokenizers
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+    ids, start, end = json.loads(vocab), "<|startoftext|>", "<|endoftext|>"
+    pairs = [(a, b) for a, _, b in (x.partition(" ") for x in merges.splitlines()[1:]) if b]
+    backend = tokenizers.Tokenizer(models.BPE(ids, pairs, end_of_word_suffix="</w>", unk_token=end))
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    backend.normalizer = normalizers.Sequence(  # type: ignore[assignment]
+        [normalizers.NFC(), spaces, normalizers.Lowercase()]
+    )
+    # Contractions, words, single digits, other signs.
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [
+            pre_tokenizers.Split(words, behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    # The end of a word is a space of the text.
+    backend.decoder = decoders.Sequence(  # type: ignore[assignment]
+        [
+            decoders.ByteLevel(),
+            decoders.Replace(Regex("</w>$"), ""),
+            decoders.Replace("</w>", " "),
+        ]
+    )
+    backend.add_special_tokens([start, end])
+    backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=f"{start} $A {end}",
+        special_tokens=[(start, ids[start]), (end, ids[end])],
+    )
+    return JsonTokenizer(json.dumps(json.loads(backend.to_str())))
 
 
 def from_wordpiece_vocab(vocab: str, settings: dict[str, Any]) -> JsonTokenizer:
