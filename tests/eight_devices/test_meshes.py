@@ -228,31 +228,37 @@ PIXELS = np.random.default_rng(3).normal(size=(8, 8, 8, 3)).astype(np.float32)
 TOWERS = {"num_heads": 4, "text_width": 16, "text_depth": 2, "text_num_heads": 4}
 TOWERS |= {"text_hidden": 32, "image_size": (8, 8), "patch_size": 4, "embedding_width": 16}
 FAMILIES = {
-    "bert": ("bert_base", {"num_heads": 4, "head": "masked_lm"}, 1),
-    "bert_sequence": ("bert_base", {"num_heads": 4, "head": "sequence", "num_classes": 4}, 1),
-    "albert": ("albert_base", {"num_heads": 4, "embedding_width": 8, "head": "masked_lm"}, 1),
-    "electra": ("electra_small", {"num_heads": 4, "embedding_width": 8}, 1),
-    "llama": ("llama3_8b", {"num_heads": 4, "num_kv_heads": 2}, 1),
-    "t5": ("t5_v1_1_small", {"num_heads": 4, "head_dim": 4}, 2),
-    "bart": ("bart_base", {"num_heads": 4, "target_vocab_size": 32}, 2),
-    "mae": ("mae_b16", MAE, 2),
-    "clip": ("clip_vit_b32", TOWERS, 2),
-    "siglip": ("siglip_b16_224", TOWERS, 2),
+    "bert": ("bert_base", {"num_heads": 4, "head": "masked_lm"}, (TOKENS,)),
+    "bert_sequence": (
+        "bert_base",
+        {"num_heads": 4, "head": "sequence", "num_classes": 4},
+        (TOKENS,),
+    ),
+    "albert": (
+        "albert_base",
+        {"num_heads": 4, "embedding_width": 8, "head": "masked_lm"},
+        (TOKENS,),
+    ),
+    "electra": ("electra_small", {"num_heads": 4, "embedding_width": 8}, (TOKENS,)),
+    "llama": ("llama3_8b", {"num_heads": 4, "num_kv_heads": 2}, (TOKENS,)),
+    "t5": ("t5_v1_1_small", {"num_heads": 4, "head_dim": 4}, (TOKENS, SOURCE)),
+    "bart": ("bart_base", {"num_heads": 4, "target_vocab_size": 32}, (TOKENS, SOURCE)),
+    "mae": ("mae_b16", MAE, (PIXELS, NOISE)),
+    "clip": ("clip_vit_b32", TOWERS, (PIXELS, TOKENS)),
+    "siglip": ("siglip_b16_224", TOWERS, (PIXELS, TOKENS)),
 }
 
 
 @functools.cache
 def make_family(name, scan):
     """The model, its parameters all moved by noise, its inputs."""
-    row, fields, num_inputs = FAMILIES[name]
+    row, fields, inputs = FAMILIES[name]
     own = {k: v for k, v in SMALL.items() if k != "vocab_size" or name != "mae"}
     model = zoo.create_model(row, **own, **fields, scan_layers=scan)
     random = np.random.default_rng(1)
     shapes = jax.eval_shape(lambda: zoo.init_params(model))
     noise = lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32)
-    inputs = (PIXELS, NOISE) if name == "mae" else (TOKENS, SOURCE)
-    inputs = (PIXELS, TOKENS) if name in ("clip", "siglip") else inputs
-    return model, jax.tree.map(noise, shapes), inputs[:num_inputs]
+    return model, jax.tree.map(noise, shapes), inputs
 
 
 def find_gradient(name, scan, mesh):

@@ -21,17 +21,10 @@ from zoo.models.blocks import PreNormBlock
 from zoo.models.layers import Activation, FeedForward, make_norm
 from zoo.models.patches import Size, as_pair, find_grid, image_spec
 from zoo.models.stack import run_stack
-from zoo.models.vit import SIZES, ViT, fixed_positions
+from zoo.models.vit import ViT, fixed_positions
 
 # name -> size of the encoder, patch. All decoders are 512 wide, 8 deep.
 ROWS = {"mae_b16": ("b", 16), "mae_l16": ("l", 16), "mae_h14": ("h", 14)}
-
-
-def find_row(name: str) -> dict[str, Any]:
-    """The fields of a published size."""
-    size, patch = ROWS[name]
-    keys = ("width", "depth", "num_heads", "hidden")
-    return {**dict(zip(keys, SIZES[size], strict=True)), "patch_size": patch}
 
 
 def choose_patches(

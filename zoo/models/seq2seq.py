@@ -32,6 +32,8 @@ T5_SIZES = {
     "t5_large": (1024, 24, 16, 64, 4096),
     "t5_3b": (1024, 24, 32, 128, 16384),
     "t5_11b": (1024, 24, 128, 128, 65536),
+}
+V1_1_SIZES = {
     "t5_v1_1_small": (512, 8, 6, 64, 1024),
     "t5_v1_1_base": (768, 12, 12, 64, 2048),
     "t5_v1_1_large": (1024, 24, 16, 64, 2816),
@@ -40,7 +42,7 @@ T5_SIZES = {
 }
 # Version 1.1 trained further on instructions (Chung et al. 2022): the same models.
 FLAN_SIZES = {
-    f"flan_t5_{size}": T5_SIZES[f"t5_v1_1_{size}"]
+    f"flan_t5_{size}": V1_1_SIZES[f"t5_v1_1_{size}"]
     for size in ("small", "base", "large", "xl", "xxl")
 }
 # name -> the same, depth of the decoder, vocabulary; all else as in version 1.1. mT5 (Xue et al.
