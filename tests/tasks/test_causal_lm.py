@@ -54,3 +54,20 @@ def test_prediction_is_of_the_token_that_follows():
     out = task.predict(params, {"tokens": tokens})
     logits = MODEL.apply({"params": params}, tokens)[0][:, 2]
     np.testing.assert_allclose(out, jax.nn.softmax(logits), rtol=1e-6)
+
+
+def test_experts_are_balanced_in_training_only():
+    fields = {"gated": True, "mlp_bias": False, "num_experts": 3}
+    model = Decoder(width=8, depth=1, num_heads=2, vocab_size=5, num_positions=6, **fields)
+    params = jax.tree.map(lambda x: x * 30, CausalLM(model, None).init(jax.random.key(0)))
+    batch = {"tokens": jax.random.randint(jax.random.key(1), (2, 7), 0, 5), "mask": jnp.ones(2)}
+    losses = [
+        jax.jit(CausalLM(model, None, balance).loss)(params, batch, key)[0]
+        for balance, key in ((0.0, jax.random.key(2)), (0.5, jax.random.key(2)), (0.5, None))
+    ]
+    _, aux = model.apply({"params": params}, batch["tokens"][:, :-1])
+    assert aux["imbalance"] > 1
+    assert float(losses[1] - losses[0]) == pytest.approx(
+        0.5 * float(aux["imbalance"]) * 12, rel=1e-4
+    )
+    assert float(losses[2]) == pytest.approx(float(losses[0]), rel=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from zoo.config import UserError
-from zoo.tasks.supervised import init_model, run_model
+from zoo.tasks.supervised import call_model, init_model, run_model
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,15 @@ class CausalLM:
     `real` `[b, t]`, where the batch has it, is false at targets that do not count. Metrics are the
     loss in nats a token, perplexity, and bits a byte of the text that the tokens stand for, which
     is comparable between tokenizers (tokens between documents cost bits and are no bytes).
+
+    A model with experts is also trained to choose them alike: `balance` times its aux `imbalance`
+    is added to each token's loss (of each part of an accumulated batch by itself), and is in no
+    metric.
     """
 
     model: nn.Module
     token_bytes: np.ndarray | None
+    balance: float = field(default=0.01, metadata={"argument": True})
 
     @staticmethod
     def num_outputs(info: Any) -> int:
@@ -36,9 +41,9 @@ class CausalLM:
         return info.tokenizer.vocab_size
 
     @classmethod
-    def create(cls, model: nn.Module, info: Any) -> CausalLM:
+    def create(cls, model: nn.Module, info: Any, balance: float = 0.01) -> CausalLM:
         cls.num_outputs(info)
-        return cls(model, info.tokenizer.token_bytes)
+        return cls(model, info.tokenizer.token_bytes, balance)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         return init_model(self.model, key)
@@ -46,17 +51,19 @@ class CausalLM:
     def loss(
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Summed cross-entropy; `weight` counts target tokens."""
+        """Summed cross-entropy, in training with the experts' balance; `weight` counts targets."""
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         counts = jnp.broadcast_to(batch["mask"].astype(jnp.float32)[:, None], targets.shape)
         if "real" in batch:
             counts = counts * batch["real"]
-        logits = run_model(self.model, params, inputs, key)
+        logits, aux = call_model(self.model, params, inputs, key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets) * counts
         loss_sum = losses.sum()
         sums = {"loss": loss_sum, "weight": counts.sum()}
         if self.token_bytes is not None:
             sums["bytes"] = (jnp.asarray(self.token_bytes, jnp.float32)[targets] * counts).sum()
+        if key is not None and "imbalance" in aux:
+            loss_sum = loss_sum + self.balance * aux["imbalance"] * counts.sum()
         return loss_sum, sums
 
     def summarise(self, sums: dict[str, Any]) -> dict[str, float]:

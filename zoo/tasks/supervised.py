@@ -28,8 +28,11 @@ def init_model(model: nn.Module, key: jax.Array) -> dict[str, Any]:
 
 def run_model(model: nn.Module, params: Any, inputs: Any, key: jax.Array | None) -> Any:
     """Outputs of a model; with a key in training mode, dropout on."""
+    return call_model(model, params, inputs, key)[0]
+
+
+def call_model(model: nn.Module, params: Any, inputs: Any, key: jax.Array | None) -> Any:
+    """(outputs, aux) of a model; with a key in training mode, dropout on."""
     if key is None:
-        outputs, _ = model.apply({"params": params}, inputs)
-    else:
-        outputs, _ = model.apply({"params": params}, inputs, train=True, rngs={"dropout": key})
-    return outputs
+        return model.apply({"params": params}, inputs)
+    return model.apply({"params": params}, inputs, train=True, rngs={"dropout": key})
