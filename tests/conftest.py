@@ -26,6 +26,16 @@ hypothesis.settings.load_profile("zoo")
 
 ROOT = pathlib.Path(__file__).parent.parent
 EIGHT = "--xla_force_host_platform_device_count=8"
+# Compiling is most of the tests' time, and what is compiled runs once: LLVM may save its pains. The
+# slow tests take the compiler as users do.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test asks JAX for a device."""
+    if config.option.markexpr != "slow":
+        os.environ.setdefault("XLA_FLAGS", QUICKLY)
+
 
 # Tests that need eight devices run in a process of their own, started by test_eight_devices.py.
 collect_ignore = [] if EIGHT in os.environ.get("XLA_FLAGS", "") else ["eight_devices"]
@@ -66,3 +76,8 @@ def run_command(*words: str, env: dict[str, str] | None = None, timeout: float =
         text=True,
         timeout=timeout,
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first, so that the other process works on all the rest beside it."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_eight_devices.py"))

@@ -51,10 +51,7 @@ def run(model, params, inputs: dict[str, np.ndarray], cotangent) -> tuple[dict[s
             found["pooled"] = aux["pooled"]
         return (output * cotangent).sum() / len(output), found
 
-    # Compiled in haste: a twin is run once.
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    both = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=quick)
-    (_, found), gradient = both(params)
+    (_, found), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return found, gradient
 
 
