@@ -13,6 +13,7 @@ from zoo.config import UserError, nearest
 from zoo.models import CLASSES, make_model, model_fields
 from zoo.pretrained.bart import BART, MBART
 from zoo.pretrained.bert import ALBERT, BERT
+from zoo.pretrained.bridge import plan
 from zoo.pretrained.clip import CLIP_FAMILY, CLIP_TEXT, CLIP_VISION
 from zoo.pretrained.deit import DEIT
 from zoo.pretrained.dinov2 import DINOV2, DINOV2_REGISTERS
@@ -111,8 +112,19 @@ def layouts_of(model: nn.Module) -> list[str]:
     """The files that can hold a model: `model_type`s of transformers, and BARE's layouts."""
     named = [f for f in FAMILIES.values() if type(model) is f.model_class]
     fitting = [f.name for f in named if not _try_family(f, model)[1]]
-    bare = [k for k, rows in BARE.items() if type(model) in [f.model_class for f in rows.values()]]
+    bare = [name for name, rows in BARE.items() if any(_covers(f, model) for f in rows.values())]
     return fitting + bare
+
+
+def _covers(family: Family, model: nn.Module) -> bool:
+    """Has the family's table a place for every leaf of the model?"""
+    if type(model) is not family.model_class:
+        return False
+    try:
+        plan(family.make_table(model, None), model)
+    except UserError:
+        return False
+    return True
 
 
 def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
