@@ -11,7 +11,14 @@ from zoo.config import make_config
 RECIPES = sorted(pathlib.Path("configs").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+# bfloat16 at 224 pixels: minutes on a CPU.
+LONG = "vit_s16_imagenet"
+QUICK = [
+    pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem == LONG else []) for p in RECIPES
+]
+
+
+@pytest.mark.parametrize("path", QUICK)
 def test_quick(path, tmp_path):
     config = make_config(f"{path}:quick", {"log.progress": "False", "log.tensorboard": "False"})
     result = zoo.fit(config, tmp_path)

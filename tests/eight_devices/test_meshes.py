@@ -287,6 +287,11 @@ def make_family_mesh(sizes):
     return jax.make_mesh(sizes, axes, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def slow(*case):
+    """A case of the slow tests."""
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 find_gradient_alone = functools.cache(
     lambda name, scan: find_gradient(name, scan, make_family_mesh((1, 1, 1)))
 )
@@ -296,19 +301,19 @@ find_gradient_alone = functools.cache(
     ("name", "scan", "sizes"),
     [
         ("bert", False, (2, 2, 2)),
-        ("bert", True, (1, 4, 2)),
+        slow("bert", True, (1, 4, 2)),
         ("bert_sequence", False, (1, 2, 4)),
         ("albert", True, (2, 2, 2)),
-        ("electra", False, (2, 2, 2)),
+        slow("electra", False, (2, 2, 2)),
         ("llama", False, (1, 2, 4)),  # half a key/value head a device
-        ("llama", True, (2, 2, 2)),
+        slow("llama", True, (2, 2, 2)),
         ("mae", False, (2, 2, 2)),
-        ("mae", True, (1, 4, 2)),
+        slow("mae", True, (1, 4, 2)),
         ("t5", False, (2, 2, 2)),
-        ("t5", True, (1, 4, 2)),
-        ("bart", False, (2, 2, 2)),
+        slow("t5", True, (1, 4, 2)),
+        slow("bart", False, (2, 2, 2)),
         ("siglip", False, (2, 2, 2)),
-        ("clip", True, (1, 4, 2)),
+        slow("clip", True, (1, 4, 2)),
     ],
     ids=str,
 )
