@@ -189,6 +189,9 @@ def test_the_tokenizer_of_a_folder(tmp_path):
     other = zoo.load_pretrained(copy_twin(tmp_path, "gpt2_headless", spiece__model="x"))
     assert other.tokenizer is None
     assert other.report == ("spiece.model: not read as a tokenizer; a tokenizer.json would be",)
+    # Qwen splits words by another pattern than GPT-2.
+    qwen = zoo.load_pretrained(copy_twin(tmp_path, "qwen3_lm", **pair))
+    assert (qwen.tokenizer, qwen.report[-1].split(":")[0]) == (None, "vocab.json")
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"x": 0, "[UNK]": 1}, "[UNK]"))
     llama = copy_twin(tmp_path, "llama_tied", tokenizer__json=backend.to_str())
     assert zoo.load_pretrained(llama).tokenizer.encode("x").tolist() == [0]

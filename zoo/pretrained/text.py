@@ -22,8 +22,8 @@ PAD_SIGLIP = (
 
 
 def find_tokenizer(folder: epath.Path, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """(tokenizer or None, lines for the report): tokenizer.json, the pair of GPT-2 or RoBERTa,
-    BERT's vocab.txt.
+    """(tokenizer or None, lines for the report): tokenizer.json, the pair of GPT-2, RoBERTa or
+    CLIP, BERT's vocab.txt, SentencePiece's model.
 
     Raises UserError on a file that is none.
     """
@@ -50,7 +50,8 @@ def _read_tokenizer(folder: epath.Path, kind: Any) -> tuple[Any, tuple[str, ...]
             return from_roberta_files(vocab, merges, settings), ()
         if str(kind).startswith("clip"):
             return from_clip_files(vocab, merges), ()
-        return from_gpt2_files(vocab, merges), ()
+        if kind == "gpt2":
+            return from_gpt2_files(vocab, merges), ()
     if (folder / "vocab.txt").exists() and kind in BERT_LIKE:
         return from_wordpiece_vocab((folder / "vocab.txt").read_text(), settings), ()
     for name in ("spiece.model", "tokenizer.model"):
@@ -59,8 +60,8 @@ def _read_tokenizer(folder: epath.Path, kind: Any) -> tuple[Any, tuple[str, ...]
                 return from_sentencepiece((folder / name).read_bytes(), str(kind), settings), ()
             except UserError as error:
                 raise UserError(f"{folder / name}: {error}") from None
-    for name in ("spiece.model", "tokenizer.model", "vocab.txt"):
-        if (folder / name).exists():
+    for name in ("spiece.model", "tokenizer.model", "vocab.txt", "vocab.json", "source.spm"):
+        if (folder / name).exists():  # another family's way of splitting words, or none we know
             return None, (f"{name}: not read as a tokenizer; a tokenizer.json would be",)
     return None, ()
 
