@@ -27,13 +27,13 @@ hypothesis.settings.load_profile("zoo")
 ROOT = pathlib.Path(__file__).parent.parent
 EIGHT = "--xla_force_host_platform_device_count=8"
 # Compiling is most of the tests' time, and what is compiled runs once: LLVM may save its pains. The
-# slow tests take the compiler as users do.
+# slow and live tests take the compiler as users do.
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test asks JAX for a device."""
-    if config.option.markexpr != "slow":
+    if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", QUICKLY)
 
 

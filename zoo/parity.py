@@ -31,6 +31,8 @@ LAYERS: tuple[str, ...] = (
     *("T5Block", "MT5Block", "MarianEncoderLayer", "MarianDecoderLayer"),
     *("BartEncoderLayer", "BartDecoderLayer", "MBartEncoderLayer", "MBartDecoderLayer"),
     *("CLIPEncoderLayer", "SiglipEncoderLayer"),
+    *("MistralDecoderLayer", "MixtralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"),
+    *("GemmaDecoderLayer", "Gemma2DecoderLayer", "Gemma3DecoderLayer"),
 )
 LENGTH = 33  # odd, and far enough for T5 to pool distances
 PADDING = 5
