@@ -240,6 +240,7 @@ def run_model(model: Any, params: Any, inputs: Arrays) -> Arrays:
 
     @jax.jit
     def run(params: Any, inputs: Any) -> dict[str, Any]:
+        """Layers in their order, then what the heads say."""
         output, aux = model.apply({"params": params}, **inputs)
         sides = [side for side in (*SIDES, *TOWERS.values()) if side in aux]
         stacks = {f"{side}/": aux[side]["hidden"] for side in sides} or {"": aux["hidden"]}

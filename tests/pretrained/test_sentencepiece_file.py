@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.config import UserError
-from zoo.pretrained.sentencepiece_file import make_backend, parse_sentencepiece
+from zoo.pretrained.sentencepiece_file import UNKNOWN, make_backend, parse_sentencepiece
 from zoo.pretrained.text import from_sentencepiece
 
 FILES = pathlib.Path(__file__).parent / "files"
@@ -119,8 +119,17 @@ def test_damaged_bytes_are_an_error_or_another_model(data):
     cut = data.draw(st.integers(0, len(whole) - 1))
     place, byte = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 255))
     for damaged in (whole[:cut], whole[:place] + bytes([byte]) + whole[place + 1 :], whole[place:]):
+        found = None
         with contextlib.suppress(UserError):  # no other error
-            parse_sentencepiece(damaged)
+            found = parse_sentencepiece(damaged)
+        assert found is None or len(found.ids(UNKNOWN)) == 1
+
+
+def test_a_number_in_the_place_of_a_table():
+    whole = (FILES / "unigram.model").read_bytes()
+    message = b"\x10" + b"\xff" * 5 + b"\x0f"  # field 2, the compiled table, as a huge number
+    with pytest.raises(UserError, match="no SentencePiece model"):
+        parse_sentencepiece(whole + b"\x1a" + bytes([len(message)]) + message)
 
 
 @pytest.mark.parity

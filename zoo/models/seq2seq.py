@@ -102,6 +102,22 @@ class Tower(nn.Module):
         return drop(x, self.end_dropout, "dropout_end"), aux
 
 
+def run_towers(
+    encoder: Tower,
+    decoder: Tower,
+    source: Float[Array, "b s d"],
+    target: Float[Array, "b t d"],
+    source_mask: Bool[Array, "b s"] | None,
+    target_mask: Bool[Array, "b t"] | None,
+) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
+    """The decoder's stream over what the encoder makes of the source, both embedded, and the aux of
+    `Seq2Seq`."""
+    context, encoder_aux = encoder(source, source_mask, {})
+    cross = {"context": context, "mask": widen(source_mask)}
+    x, decoder_aux = decoder(target, target_mask, cross)
+    return x, {"encoder": encoder_aux, "decoder": decoder_aux, "encoded": context}
+
+
 class Seq2Seq(nn.Module):
     """A source and a target so far to the logits of the target's next tokens."""
 
@@ -149,10 +165,9 @@ class Seq2Seq(nn.Module):
         embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="embed", **types)
         encoder = self._tower("encoder", self.depth, train)
         decoder = self._tower("decoder", self.decoder_depth or self.depth, train)
-        context, encoder_aux = encoder(embed(source), source_mask, {})
-        cross = {"context": context, "mask": widen(source_mask)}
-        x, decoder_aux = decoder(embed(target), target_mask, cross)
-        aux = {"encoder": encoder_aux, "decoder": decoder_aux, "encoded": context}
+        x, aux = run_towers(
+            encoder, decoder, embed(source), embed(target), source_mask, target_mask
+        )
         if self.head == "none":
             return x.astype(jnp.float32), aux
         if self.scale_logits:

@@ -32,7 +32,7 @@ from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PostNormBlock, PreNormBlock
 from zoo.models.decoder import pick_last
 from zoo.models.layers import Activation, FeedForward, Initializer, make_norm
-from zoo.models.seq2seq import Tower, widen
+from zoo.models.seq2seq import Tower, run_towers
 
 # What descendants have beside their size.
 MARIAN = {
@@ -203,10 +203,8 @@ class Transformer(nn.Module):
         scale = self.width**0.5 if self.scale_embedding else 1.0
         encoder = self._tower("encoder", self.depth, train)
         decoder = self._tower("decoder", self.decoder_depth or self.depth, train)
-        context, encoder_aux = encoder(embed(source) * scale, source_mask, {})
-        cross = {"context": context, "mask": widen(source_mask)}
-        x, decoder_aux = decoder(embed_target(target) * scale, target_mask, cross)
-        aux = {"encoder": encoder_aux, "decoder": decoder_aux, "encoded": context}
+        inputs = (embed(source) * scale, embed_target(target) * scale)
+        x, aux = run_towers(encoder, decoder, *inputs, source_mask, target_mask)
         return self._read_out(x, embed_target, target_mask).astype(jnp.float32), aux
 
     def _read_out(self, x: Any, embed: nn.Embed, mask: Any) -> Any:

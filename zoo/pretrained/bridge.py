@@ -175,6 +175,7 @@ class AsOurs(Tensors):
         super().__init__(theirs.place, entries)
 
     def read(self, name: str) -> np.ndarray:
+        """One leaf of ours; a safetensors file's matrices are turned strip by strip."""
         self.entry(name)
         if name in self._stacks:
             return self._read_stack(name)
@@ -222,6 +223,7 @@ class AsTheirs(Tensors):
         super().__init__(ours.place, entries)
 
     def read(self, name: str) -> np.ndarray:
+        """One tensor of theirs, from one leaf of ours or several side by side."""
         self.entry(name)
         piece = self._pieces[name]
         turn = piece.row.turn

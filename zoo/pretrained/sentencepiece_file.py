@@ -60,7 +60,7 @@ def parse_sentencepiece(data: bytes) -> SentencePieceFile:
             pieces,
             algorithm=trainer.get(3, UNIGRAM),
             byte_fallback=bool(trainer.get(35, 0)),
-            charsmap=bytes(normalizer.get(2, b"")),
+            charsmap=b"" + normalizer.get(2, b""),  # a number there is an error
             prefix=bool(normalizer.get(3, 1)),
             collapse=bool(normalizer.get(4, 1)),
         )

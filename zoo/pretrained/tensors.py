@@ -73,6 +73,7 @@ class NpzFile(Tensors):
         super().__init__(place, entries)
 
     def read(self, name: str) -> np.ndarray:
+        """One array in native byte order. Raises UserError on a damaged one too."""
         entry = self.entry(name)
         try:
             with (
