@@ -66,13 +66,22 @@ def small_config(**groups) -> Config:
 SMALL_VIT = {"width": 16, "depth": 2, "num_heads": 2, "hidden": 32}
 
 
+def user_environment(env: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of a program started as a user does: compiled with LLVM's usual pains.
+
+    The same program compiled in haste rounds otherwise, so runs that must agree to the bit are all
+    started in this one.
+    """
+    mine = {k: v for k, v in os.environ.items() if (k, v) != ("XLA_FLAGS", QUICKLY)}
+    return {**mine, **(env or {})}
+
+
 def run_command(*words: str, env: dict[str, str] | None = None, timeout: float = 300):
     """Runs `python WORDS...` in the root, as a user does, and returns the finished process."""
-    mine = {k: v for k, v in os.environ.items() if (k, v) != ("XLA_FLAGS", QUICKLY)}
     return subprocess.run(
         [sys.executable, *words],
         cwd=ROOT,
-        env={**mine, **(env or {})},
+        env=user_environment(env),
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import random
 import signal
@@ -13,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import EIGHT, ROOT, run_command
+from conftest import EIGHT, ROOT, run_command, user_environment
 from etils import epath
 
 from zoo.checkpoint import Checkpoints
@@ -55,7 +54,7 @@ def command(recipe, workdir):
 def start(recipe, workdir, env):
     return subprocess.Popen(
         [sys.executable, *command(recipe, workdir)],
-        cwd=ROOT, env={**os.environ, **env},
+        cwd=ROOT, env=user_environment(env),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
