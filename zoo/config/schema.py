@@ -55,7 +55,7 @@ class DataConfig:
 
     source: str = _key(
         "embedded:digits",
-        "embedded:NAME, files:NAME, text:PATTERN, tfds:NAME, synthetic:SOURCE, or "
+        "embedded:NAME, files:NAME, folder:PATH, text:PATTERN, tfds:NAME, synthetic:SOURCE, or "
         "'module:function' of your own",
     )
     folder: str | None = _key(
@@ -73,6 +73,9 @@ class DataConfig:
     transform: str = _key("", "operations on training examples, 'shift(2)|normalize(0.5, 0.5)'")
     eval_transform: str | None = _key(
         None, "operations on evaluation examples (default: transform without its random ones)"
+    )
+    skip_broken: bool = _key(
+        False, "count and name images that cannot be decoded instead of stopping", decides=False
     )
     tokenizer: str = _key(
         "bytes", "of text: bytes, chars, bpe:N (learned), gpt2, or a tokenizer.json (or its folder)"

@@ -1,12 +1,15 @@
 """Data: sources, operations, and batches that are a pure function of (seed, step)."""
 
-from zoo.data import images as _images  # noqa: F401  (registers its operations)
+from zoo.data import decode as _decode  # noqa: F401  (these three register operations)
+from zoo.data import images as _images  # noqa: F401
+from zoo.data import pixels as _pixels  # noqa: F401
 from zoo.data.ops import OPS, Op, parse_ops, without_random
 from zoo.data.pipeline import TrainStream, read_ahead, read_eval
 from zoo.data.sources import (
     ArraySource,
     Dataset,
     Source,
+    SubsetSource,
     array_inputs,
     from_arrays,
     open_dataset,
@@ -19,6 +22,7 @@ __all__ = [
     "Dataset",
     "Op",
     "Source",
+    "SubsetSource",
     "TrainStream",
     "array_inputs",
     "from_arrays",

@@ -1,4 +1,4 @@
-"""Operations on images one by one, through Pillow: crops, sizes, RandAugment.
+"""Operations on images one by one, through Pillow: crops, sizes, colours, RandAugment.
 
 They take images of any sizes, as `[n, y, x, ch]` bytes or a list of `[y, x, ch]`, and give bytes.
 """
@@ -6,9 +6,10 @@ They take images of any sizes, as `[n, y, x, ch]` bytes or a list of `[y, x, ch]
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -17,9 +18,16 @@ from zoo.config import UserError
 from zoo.data.ops import OPS, Op
 from zoo.data.sources import Examples
 
+Size = int | tuple[int, int]  # pixels: one number for both sides, or y and x
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
 
 class ImageOp(Op):
     """An operation on one Pillow image."""
+
+    takes: ClassVar[tuple[str, ...]] = ("bytes",)
+    rowwise: ClassVar[bool] = True
+    blockwise: ClassVar[bool] = False  # calling it on an array of images is as good
 
     @abc.abstractmethod
     def change(self, image: Image.Image, uniform: np.ndarray) -> Image.Image:
@@ -37,6 +45,8 @@ class ImageOp(Op):
 
 def to_pillow(pixels: np.ndarray) -> Image.Image:
     """`[y, x, 1]` or `[y, x, 3]` bytes -> a grey or RGB image."""
+    if pixels.shape[-1] not in (1, 3):
+        raise UserError(f"images of {pixels.shape[-1]} channels: this operation takes 1 or 3")
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
@@ -46,42 +56,76 @@ def from_pillow(image: Image.Image) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+def as_pair(size: Size) -> tuple[int, int]:
+    """y and x of a size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def require_counts(least: int, **sizes: Size) -> None:
+    """Raises UserError on a number of pixels under `least`."""
+    for name, size in sizes.items():
+        if min(as_pair(size)) < least:
+            raise UserError(f"{name}={size} must be at least {least}")
+
+
+def resample(name: str) -> Image.Resampling:
+    """Pillow's filter of that name; all but nearest look at every pixel when they shrink."""
+    return Image.Resampling[name.upper()]
+
+
 @OPS.register("resize")
 @dataclass(frozen=True)
 class Resize(ImageOp):
-    """The shorter side becomes `size` pixels, bilinear with antialiasing."""
+    """The shorter side becomes `size` pixels; two numbers are y and x, whatever the aspect."""
 
-    size: int = 256
+    size: Size = 256
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        require_counts(1, size=self.size)
 
     def change(self, image: Image.Image, uniform: np.ndarray) -> Image.Image:
-        scale = self.size / min(image.size)
-        size = (round(image.width * scale), round(image.height * scale))
-        return image.resize(size, Image.Resampling.BILINEAR)
+        if isinstance(self.size, int):
+            scale = self.size / min(image.size)
+            width, height = round(image.width * scale), round(image.height * scale)
+        else:
+            height, width = self.size
+        return image.resize((width, height), resample(self.interpolation))
 
 
 @OPS.register("central_crop")
 @dataclass(frozen=True)
 class CentralCrop(ImageOp):
-    """The middle `size` x `size` pixels; what a smaller image lacks is black."""
+    """The middle `size` pixels (a number, or y and x); what a smaller image lacks is black."""
 
-    size: int = 224
+    size: Size = 224
+
+    def __post_init__(self) -> None:
+        require_counts(1, size=self.size)
 
     def change(self, image: Image.Image, uniform: np.ndarray) -> Image.Image:
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
-        return image.crop((left, top, left + self.size, top + self.size))
+        height, width = as_pair(self.size)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
 
 
 @OPS.register("random_resized_crop")
 @dataclass(frozen=True)
 class RandomResizedCrop(ImageOp):
-    """A crop of random area and shape, resized to `size` x `size` (Szegedy et al. 2015).
+    """A crop of random area and shape, resized to `size` pixels (Szegedy et al. 2015).
 
     Area `min_area` to 1 of the image, aspect 3/4 to 4/3, each made to fit into the image.
     """
 
     num_draws: ClassVar[int] = 4
-    size: int = 224
+    size: Size = 224
     min_area: float = 0.05
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        require_counts(1, size=self.size)
+        if not 0 < self.min_area <= 1:
+            raise UserError(f"min_area={self.min_area} is not in (0, 1]")
 
     def change(self, image: Image.Image, uniform: np.ndarray) -> Image.Image:
         area = (self.min_area + uniform[0] * (1 - self.min_area)) * image.width * image.height
@@ -91,7 +135,50 @@ class RandomResizedCrop(ImageOp):
         left = int(uniform[2] * (image.width - width + 1))
         top = int(uniform[3] * (image.height - height + 1))
         box = (left, top, left + width, top + height)
-        return image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        return image.resize(as_pair(self.size)[::-1], resample(self.interpolation), box=box)
+
+
+@OPS.register("color_jitter")
+@dataclass(frozen=True)
+class ColorJitter(ImageOp):
+    """Brightness, contrast and saturation times up to 1 +- each, hue turned by up to `hue` of the
+    circle, in random order (Howard 2013)."""
+
+    num_draws: ClassVar[int] = 5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
+        if not 0 <= self.hue <= 0.5:
+            raise UserError(f"hue={self.hue} is not in [0, 0.5]")
+
+    def change(self, image: Image.Image, uniform: np.ndarray) -> Image.Image:
+        kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+        reach = (self.brightness, self.contrast, self.saturation)
+        for part in ORDERS[int(uniform[4] * len(ORDERS))]:
+            sway = 2 * uniform[part] - 1
+            if part == 3:
+                image = turn_hue(image, sway * self.hue)
+            elif reach[part]:
+                image = kinds[part](image).enhance(max(1 + sway * reach[part], 0.0))
+        return image
+
+
+ORDERS = tuple(itertools.permutations(range(4)))
+
+
+def turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    """Hues turned by a part of the circle; a grey image has none."""
+    if image.mode == "L" or not turn:
+        return image
+    hue, saturation, value = image.convert("HSV").split()
+    moved = Image.fromarray(np.asarray(hue) + np.uint8(round(turn * 255) % 256))
+    return Image.merge("HSV", (moved, saturation, value)).convert("RGB")
 
 
 @OPS.register("randaugment")
@@ -108,7 +195,7 @@ class RandAugment(ImageOp):
 
     def __post_init__(self) -> None:
         if not 1 <= self.layers <= 4:
-            raise UserError(f"data.transform: randaugment: layers={self.layers} is not in 1..4")
+            raise UserError(f"layers={self.layers} is not in 1..4")
 
     def change(self, image: Image.Image, uniform: np.ndarray) -> Image.Image:
         for choice, sign in uniform[: 2 * self.layers].reshape(-1, 2):

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from zoo.config import UserError
+from zoo.data.apply import Broken, apply_ops
 from zoo.data.ops import Op, finish
 from zoo.data.order import Order, make_order
-from zoo.data.sources import Examples, Source
+from zoo.data.sources import Examples, Source, example_name
 
 Batch = dict[str, np.ndarray]
 
@@ -43,6 +45,7 @@ class TrainStream:
     steps_per_block: int = 1
     seed: int = 0
     rows: slice = field(default_factory=lambda: slice(None))
+    skip_broken: bool = False
 
     def __len__(self) -> int:
         return -(-self.num_steps // self.steps_per_block)
@@ -58,19 +61,27 @@ class TrainStream:
         return make_order(self.source, self.seed, self.batch_size)
 
     def read(self, first_step: int, num_steps: int) -> Batch:
-        """The batches of `num_steps` steps from `first_step` on, stacked."""
+        """The batches of `num_steps` steps from `first_step` on, stacked.
+
+        With `skip_broken` a broken image is a row of mask 0, and `broken` names them all; without,
+        it raises UserError.
+        """
         start, count = first_step * self.batch_size, num_steps * self.batch_size
         mine = np.arange(count).reshape(num_steps, self.batch_size)[:, self.rows].reshape(-1)
         indices = self.order.indices(start + mine)
         examples = self._take(np.maximum(indices, 0), first_step, num_steps)
-        for stream, op in enumerate(self.ops, start=1):
-            uniform = None
-            if op.num_draws:
-                uniform = draw_uniform(self.seed, stream, start, count, op.num_draws)[mine]
-            examples = op(examples, uniform)
+        draws = [
+            draw_uniform(self.seed, stream, start, count, op.num_draws)[mine]
+            if op.num_draws
+            else None
+            for stream, op in enumerate(self.ops, start=1)
+        ]
+        examples, broken = apply_ops(self.ops, examples, draws)
         batch = finish(examples)
         batch["mask"] = (indices >= 0).astype(np.float32)
-        return {k: v.reshape(num_steps, -1, *v.shape[1:]) for k, v in batch.items()}
+        names = mask_broken(batch, broken, self.source, indices, skip=self.skip_broken)
+        batch = {k: v.reshape(num_steps, -1, *v.shape[1:]) for k, v in batch.items()}
+        return {**batch, **names}
 
     def _take(self, indices: np.ndarray, first_step: int, num_steps: int) -> Examples:
         find_length: Any = getattr(self.order, "length", None)
@@ -104,15 +115,46 @@ def read_ahead(
 
 
 def read_eval(
-    source: Source, ops: Sequence[Op], batch_size: int, rows: slice = slice(None)
+    source: Source,
+    ops: Sequence[Op],
+    batch_size: int,
+    rows: slice = slice(None),
+    *,
+    skip_broken: bool = False,
 ) -> Iterator[Batch]:
-    """Every example once, in order; the last batch is padded with rows of mask 0."""
+    """Every example once, in order; the last batch is padded with rows of mask 0.
+
+    Broken images are treated as in training.
+    """
     size = len(source)
     for start in range(0, size, batch_size):
         positions = np.arange(start, start + batch_size)[rows]
-        examples = source.take(np.minimum(positions, size - 1))
-        for op in ops:
-            examples = op(examples, None)
-        batch: dict[str, Any] = finish(examples)
-        batch["mask"] = (positions < size).astype(np.float32)
-        yield batch
+        real = max(int((positions < size).sum()), 1)  # of no more is made a batch's padding
+        indices = np.minimum(positions[:real], size - 1)
+        examples, broken = apply_ops(ops, source.take(indices), [None] * len(ops))
+        batch = finish(examples)
+        batch["mask"] = (positions[:real] < size).astype(np.float32)
+        names = mask_broken(batch, broken, source, indices, skip=skip_broken)
+        batch = {k: _repeat_last(v, len(positions) - real) for k, v in batch.items()}
+        batch["mask"][real:] = 0
+        yield {**batch, **names}
+
+
+def _repeat_last(array: np.ndarray, times: int) -> np.ndarray:
+    return np.concatenate([array, np.repeat(array[-1:], times, axis=0)]) if times else array
+
+
+def mask_broken(
+    batch: Batch, broken: Broken, source: Source, indices: np.ndarray, *, skip: bool
+) -> Batch:
+    """Gives the rows of broken images mask 0 and returns their names as the field `broken`, which
+    is there where they are. Raises UserError on one unless `skip`."""
+    lines = [
+        f"{example_name(source, int(indices[row]))}: {broken[row]}"
+        for row in sorted(broken)
+        if batch["mask"][row]
+    ]
+    if lines and not skip:
+        raise UserError(f"broken image {lines[0]} (data.skip_broken=True passes over such)")
+    batch["mask"][list(broken)] = 0
+    return {"broken": np.array(lines)} if lines else {}

@@ -20,7 +20,11 @@ Examples = dict[str, Any]  # field -> array with a leading example axis (or a li
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to one split."""
+    """Random access to one split.
+
+    One whose examples come from files has `name(index) -> str`, used in errors; one whose examples
+    are dear to read has all its `labels`.
+    """
 
     def __len__(self) -> int: ...
 
@@ -59,6 +63,26 @@ class SubsetSource:
 
     def take(self, indices: np.ndarray) -> Examples:
         return self.source.take(self.indices[indices])
+
+    def name(self, index: int) -> str:
+        return example_name(self.source, int(self.indices[index]))
+
+    @property
+    def labels(self) -> np.ndarray:
+        return take_labels(self.source)[self.indices]
+
+
+def example_name(source: Source, index: int) -> str:
+    """How an error calls an example: by its file, where it has one."""
+    name = getattr(source, "name", None)
+    return f"example {index}" if name is None else name(index)
+
+
+def take_labels(source: Source) -> np.ndarray:
+    """All labels of a split, without reading its images where it has them at hand."""
+    if hasattr(source, "labels"):
+        return np.asarray(source.labels)
+    return np.asarray(source.take(np.arange(len(source)))["label"])
 
 
 @dataclass(frozen=True)
@@ -132,12 +156,13 @@ def open_dataset(config: DataConfig) -> Dataset:
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
-    from zoo.data import embedded, published, synthetic, text, tfds_source
+    from zoo.data import embedded, image_folder, published, synthetic, text, tfds_source
 
     kind, _, name = config.source.partition(":")
     openers: dict[str, Callable[[str, DataConfig], Dataset]] = {
         "embedded": embedded.open_embedded,
         "files": published.open_published,
+        "folder": image_folder.open_folder,
         "synthetic": synthetic.open_synthetic,
         "text": text.open_files,
         "tfds": tfds_source.open_tfds,
@@ -205,7 +230,7 @@ def _hold_out(dataset: Dataset, fraction: float) -> Dataset:
     if hasattr(train, "hold_out"):
         parts = dict(zip(("train", "val"), train.hold_out(fraction), strict=True))
         return dataclasses.replace(dataset, splits={**dataset.splits, **parts})
-    labels = np.asarray(train.take(np.arange(len(train)))["label"]) if dataset.num_classes else None
+    labels = take_labels(train) if dataset.num_classes else None
     kept, held = split_indices(len(train), fraction, labels)
     splits: dict[str, Source] = {
         "train": SubsetSource(train, kept),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 
 import numpy as np
+from PIL import Image
 
 from zoo.config import DataConfig, UserError, nearest
 from zoo.data.sources import ArraySource, Dataset, Source
@@ -27,6 +29,7 @@ TWINS: dict[str, tuple[tuple[int, ...], int | None]] = {
     "tfds:cifar10": ((32, 32, 3), 10),
     "tfds:cifar100": ((32, 32, 3), 100),
     "tfds:imagenet2012": ((256, 256, 3), 1000),
+    "folder": ((64, 64, 3), 10),
 }
 TEXTS = ("embedded:stdlib", "files:tinyshakespeare")
 SIZES = {"train": 96, "test": 40}
@@ -37,6 +40,8 @@ def open_synthetic(name: str, config: DataConfig) -> Dataset:
     """`synthetic:SOURCE`, SOURCE as in `data.source`. Raises UserError where no twin is known."""
     if name in TEXTS or name.startswith("text:"):
         return synthetic_text(name, config)
+    if name.startswith("folder:"):
+        return encode_images(open_synthetic("folder", config), name)
     base = name.split("/")[0]  # a TFDS name may bring its own config: imagenet2012/5.1.0
     if base not in TWINS:
         raise UserError(f"no synthetic twin of {name!r}{nearest(name, [*TWINS, *TEXTS])}")
@@ -60,6 +65,22 @@ def open_synthetic(name: str, config: DataConfig) -> Dataset:
             splits[split] = ArraySource({"features": inputs, "label": label})
     names = tuple(map(str, range(num_classes or 0)))
     return Dataset(f"synthetic:{name}", splits, num_classes, names)
+
+
+def encode_images(dataset: Dataset, name: str) -> Dataset:
+    """The same images as PNG files in memory."""
+    splits: dict[str, Source] = {}
+    for split, source in dataset.splits.items():
+        examples = source.take(np.arange(len(source)))
+        files = np.empty(len(source), object)
+        for row, pixels in enumerate(examples["image"]):
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+            files[row] = stream.getvalue()
+        splits[split] = ArraySource({**examples, "image": files})
+    return dataclasses.replace(
+        dataset, name=f"synthetic:{name}", splits=splits, fingerprint=dataset.fingerprint
+    )
 
 
 def synthetic_text(name: str, config: DataConfig) -> Dataset:

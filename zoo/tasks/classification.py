@@ -19,13 +19,16 @@ class Classification:
     """Softmax cross-entropy on `label` `[b]`; metrics are loss and accuracy.
 
     `label_smoothing` as in Szegedy et al. 2016. `mixup` is the alpha of Zhang et al. 2018: images
-    and targets are mixed with those of the batch read backwards, one ratio a (micro)batch.
+    and targets are mixed with those of the batch read backwards, one ratio a (micro)batch. `cutmix`
+    is that of Yun et al. 2019: a rectangle of the other image is pasted instead, and the targets
+    share by its area. With both, each (micro)batch takes one of them, with probability one half.
     """
 
     model: nn.Module
     num_classes: int
     label_smoothing: float = argument(0.0)
     mixup: float = argument(0.0)
+    cutmix: float = argument(0.0)
 
     @staticmethod
     def num_outputs(info: Any) -> int:
@@ -39,6 +42,11 @@ class Classification:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any, **arguments: Any) -> Classification:
+        if arguments.get("cutmix") and "image" not in info.shapes:
+            raise UserError(f"task.arguments.cutmix is for images, {info.name} has none")
+        for name in ("mixup", "cutmix"):
+            if arguments.get(name, 0.0) < 0:
+                raise UserError(f"task.arguments.{name}={arguments[name]} must be at least 0")
         return cls(model, cls.num_outputs(info), **arguments)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
@@ -47,19 +55,31 @@ class Classification:
     def loss(
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Summed cross-entropy; smoothing and mixup only with a key."""
+        """Summed cross-entropy; smoothing, mixup and cutmix only with a key."""
         inputs, mask = get_inputs(batch), batch["mask"].astype(jnp.float32)
         targets = jax.nn.one_hot(batch["label"], self.num_classes)
         if key is not None:
             targets = optax.smooth_labels(targets, self.label_smoothing)
-            if self.mixup:
+            if self.mixup or self.cutmix:
                 key, mix_key = jax.random.split(key)
-                inputs, targets = mix(mix_key, self.mixup, inputs, targets, mask)
+                share = self.draw_share(mix_key, inputs.shape[1:])
+                inputs, targets = mix(share, inputs, targets, mask)
         logits = run_model(self.model, params, inputs, key)
         losses = optax.softmax_cross_entropy(logits, targets) * mask
         correct = (logits.argmax(-1) == batch["label"]) * mask
         loss_sum = losses.sum()
         return loss_sum, {"loss": loss_sum, "correct": correct.sum(), "weight": mask.sum()}
+
+    def draw_share(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """What a row keeps of itself: one number, or of an image `[y, x, 1]` for each pixel."""
+        if not self.cutmix:
+            return jax.random.beta(key, self.mixup, self.mixup)
+        cut_key, mix_key, choice_key = jax.random.split(key, 3)
+        share = draw_window(cut_key, self.cutmix, shape[0], shape[1])[..., None]
+        if not self.mixup:
+            return share
+        mixed = jax.random.beta(mix_key, self.mixup, self.mixup)
+        return jnp.where(jax.random.bernoulli(choice_key), mixed, share)
 
     def summarise(self, sums: dict[str, Any]) -> dict[str, float]:
         weight = sums["weight"]
@@ -70,18 +90,37 @@ class Classification:
         return jax.nn.softmax(run_model(self.model, params, get_inputs(batch), None))
 
 
+def draw_window(key: jax.Array, alpha: float, height: int, width: int) -> jax.Array:
+    """`[y, x]`, 0 inside a rectangle and 1 around it.
+
+    Its area is 1 - Beta(alpha, alpha) of the image and its centre anywhere, and what sticks out is
+    cut off.
+    """
+    ratio_key, y_key, x_key = jax.random.split(key, 3)
+    side = jnp.sqrt(1 - jax.random.beta(ratio_key, alpha, alpha))
+
+    def inside(key: jax.Array, size: int) -> jax.Array:
+        half = jnp.floor(side * size) // 2
+        centre = jax.random.randint(key, (), 0, size)
+        places = jnp.arange(size)
+        return (places >= centre - half) & (places < centre + half)
+
+    window = inside(y_key, height)[:, None] & inside(x_key, width)
+    return 1.0 - window
+
+
 def mix(
-    key: jax.Array, alpha: float, inputs: jax.Array, targets: jax.Array, mask: jax.Array
+    share: jax.Array, inputs: jax.Array, targets: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes each row with its opposite in the batch, by one ratio from Beta(alpha, alpha).
+    """Mixes each row with its opposite in the batch: `share` is what it keeps of itself, one number
+    or one for each place of an input, and its targets keep the mean of that.
 
     A row opposite padding stays as it is.
     """
     both_real = mask * mask[::-1]
-    ratio = 1 - (1 - jax.random.beta(key, alpha, alpha)) * both_real
 
-    def blend(x: jax.Array) -> jax.Array:
-        share = ratio.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
-        return share * x + (1 - share) * x[::-1]
+    def blend(x: jax.Array, share: jax.Array) -> jax.Array:
+        kept = 1 - (1 - share) * both_real.reshape(-1, *(1,) * (x.ndim - 1))
+        return kept.astype(x.dtype) * x + (1 - kept).astype(x.dtype) * x[::-1]
 
-    return blend(inputs), blend(targets)
+    return blend(inputs, share), blend(targets, share.mean())

@@ -14,6 +14,7 @@ from zoo.data import (
     Dataset,
     Op,
     Source,
+    SubsetSource,
     TrainStream,
     open_dataset,
     parse_ops,
@@ -75,7 +76,9 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         config.train.steps_per_call,
         config.seed,
         rows,
+        config.data.skip_broken,
     )
+    try_images(config, dataset, ops, eval_ops)
     batch = batch_specs(dataset.splits["train"], ops, config.train.batch_size)
     model = build_model(config, dataset, batch, choose_attend(mesh.devices.flat[0].platform))
     task = make_task(config.task, {"model": model}, dataset)
@@ -106,12 +109,47 @@ def choose_ops(config: Config, dataset: Dataset) -> tuple[tuple[Op, ...], tuple[
     ops = parse_ops(config.data.transform, dataset)
     if config.data.eval_transform is None:
         return ops, without_random(ops)
-    eval_ops = parse_ops(config.data.eval_transform, dataset)
+    eval_ops = parse_ops(config.data.eval_transform, dataset, "data.eval_transform")
     if len(without_random(eval_ops)) < len(eval_ops):
         raise UserError(
             f"data.eval_transform={config.data.eval_transform!r} has a random operation"
         )
     return ops, eval_ops
+
+
+def try_images(
+    config: Config, dataset: Dataset, ops: tuple[Op, ...], eval_ops: tuple[Op, ...]
+) -> None:
+    """Runs a few images of each split through its operations.
+
+    Raises UserError on a broken one, on images of several sizes, and where those of evaluation are
+    not of the size trained on.
+    """
+    if "image" not in dataset.shapes:
+        return
+    shapes = {}
+    for split in sorted(dataset.splits, key=lambda split: split != "train"):
+        source = dataset.splits[split]
+        key = "data.transform" if split == "train" else "data.eval_transform"
+        few = SubsetSource(source, np.unique(np.linspace(0, len(source) - 1, 4).astype(int)))
+        if split == "train":
+            stream = TrainStream(few, ops, len(few), 1, skip_broken=config.data.skip_broken)
+            batches = iter([{k: v[0] for k, v in stream.read(0, 1).items()}])
+        else:
+            batches = read_eval(few, eval_ops, len(few), skip_broken=config.data.skip_broken)
+        try:
+            shapes[split] = next(batches)["image"].shape[1:]
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from None
+        if shapes[split] != shapes["train"]:
+            raise UserError(
+                f"{key}: images of split {split!r} become {_show_size(shapes[split])}, those of "
+                f"'train' {_show_size(shapes['train'])}"
+            )
+
+
+def _show_size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def batch_specs(source: Source, ops: tuple[Op, ...], batch_size: int) -> dict[str, Any]:
@@ -189,4 +227,10 @@ def describe_inputs(
 def eval_batches(parts: Parts, split: str) -> Any:
     """Host batches of a split, every example once."""
     source = parts.dataset.splits[split]
-    return read_eval(source, parts.eval_ops, parts.eval_batch_size, parts.eval_rows)
+    return read_eval(
+        source,
+        parts.eval_ops,
+        parts.eval_batch_size,
+        parts.eval_rows,
+        skip_broken=parts.config.data.skip_broken,
+    )

@@ -116,11 +116,14 @@ class Profiler:
             self._running = False
 
 
-def train_metrics(task: Any, sums: Any, step: int, schedule: Any) -> dict[str, float]:
-    """A train row from the running sums of the state."""
+def train_metrics(
+    task: Any, sums: Any, step: int, schedule: Any, *, skipped: bool = False
+) -> dict[str, float]:
+    """A train row from the running sums of the state; the number of broken examples if wanted."""
     sums = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(sums))
     return {
         **task.summarise(sums["task"]),
         "gradient_norm": float(sums["gradient_norm"] / sums["num_steps"]),
         "learning_rate": float(schedule(step - 1)),
+        **({"skipped": float(sums["skipped"])} if skipped else {}),
     }

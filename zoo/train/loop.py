@@ -30,6 +30,7 @@ class Loop:
         self.writers = Writers(workdir, config)
         self.profiler = Profiler(config, workdir)
         self.progress = progress
+        self._broken: set[str] = set()  # told of
         self.checkpoints: Checkpoints | None = None
         if workdir is not None:
             self.checkpoints = Checkpoints(
@@ -93,12 +94,20 @@ class Loop:
         blocks = read_ahead(stream, first, num_workers=data.num_workers, prefetch=data.prefetch)
         for number, block in enumerate(blocks, start=first):
             steps = len(block["mask"])
-            placed = place_batch(block, self.programs.blocks_sharding)
+            placed = place_batch(self._pass_over(block), self.programs.blocks_sharding)
             if waiting is not None:
                 yield waiting
             waiting = (number * stream.steps_per_block, placed, steps)
         if waiting is not None:
             yield waiting
+
+    def _pass_over(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Takes the names of broken examples out of a batch, and tells of each once."""
+        for line in batch.get("broken", ()):
+            if line not in self._broken:
+                self._broken.add(line)
+                self.progress.tell(f"passed over a broken image: {line}", everywhere=True)
+        return {name: values for name, values in batch.items() if name != "broken"}
 
     def _dispatch(self, step: int, state: State, batches: Any, num_steps: int) -> tuple[State, Any]:
         change = self.programs.find_change(num_steps, batches)
@@ -132,7 +141,13 @@ class Loop:
         self.progress.pause()
         parts, calendar = self.parts, self.calendar
         if calendar.due(step, calendar.log):
-            row = train_metrics(parts.task, state.sums, step, parts.schedule)
+            row = train_metrics(
+                parts.task,
+                state.sums,
+                step,
+                parts.schedule,
+                skipped=parts.config.data.skip_broken,
+            )
             self.writers.write(step, "train", row)
             seconds = {"compile_seconds": self.programs.compile_seconds}
             self.writers.write_timing(step, {**self.progress.speeds(), **seconds})
@@ -148,10 +163,17 @@ class Loop:
     def evaluate(self, split: str, step: int, state: State) -> dict[str, float]:
         """Metrics of a split, written as a row."""
         placed = (
-            place_batch(batch, self.programs.batch_sharding)
+            place_batch(self._pass_over(batch), self.programs.batch_sharding)
             for batch in eval_batches(self.parts, split)
         )
-        summarise = self.parts.task.summarise
+
+        def summarise(sums: dict[str, Any]) -> dict[str, float]:
+            metrics = self.parts.task.summarise(sums)
+            if self.parts.config.data.skip_broken:
+                size = len(self.parts.dataset.splits[split])
+                metrics["skipped"] = float(size - sums["examples"])
+            return metrics
+
         metrics = evaluate(self.programs.evaluate, summarise, state.eval_params, placed)
         self.writers.write(step, split, metrics)
         return metrics

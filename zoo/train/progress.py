@@ -35,6 +35,7 @@ class Progress:
         peak = PEAK_FLOPS.get(device.device_kind, 0) * jax.device_count()
         self._flops_share = flops_per_step / peak if peak else 0.0
         self._console = Console()
+        self._wanted = show
         self._show = show and jax.process_index() == 0
         self._live: Any = None
         self._clock = 0.0  # seconds of training counted so far
@@ -42,9 +43,9 @@ class Progress:
         self._steps = 0  # steps in that time
         self._last_line = 0.0
 
-    def tell(self, text: str) -> None:
-        """Prints a line above the live one."""
-        if self._show:
+    def tell(self, text: str, *, everywhere: bool = False) -> None:
+        """Prints a line above the live one, in the first process or in every one."""
+        if self._show or (everywhere and self._wanted):
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def go_on(self) -> None:

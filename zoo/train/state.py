@@ -52,6 +52,7 @@ def init_state(
             "task": jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums),
             "gradient_norm": jnp.zeros(()),
             "num_steps": jnp.zeros(()),
+            "skipped": jnp.zeros(()),
         },
         first_bad_step=jnp.full((), -1, jnp.int32),
     )

@@ -43,7 +43,12 @@ def make_train_step(
             opt_state=opt_state,
             sums=add_sums(
                 state,
-                {"task": sums, "gradient_norm": optax.tree.norm(gradients), "num_steps": 1.0},
+                {
+                    "task": sums,
+                    "gradient_norm": optax.tree.norm(gradients),
+                    "num_steps": 1.0,
+                    "skipped": (1 - batch["mask"]).sum(),
+                },
                 log_every,
             ),
             first_bad_step=jnp.where(bad, state.step + 1, state.first_bad_step),
@@ -54,8 +59,11 @@ def make_train_step(
 
 
 def make_eval_step(task: Any) -> Callable[[Any, Batch], dict[str, jax.Array]]:
-    """Returns `eval_step(params, batch) -> sums`, dropout off."""
-    return lambda params, batch: task.loss(params, batch, None)[1]
+    """Returns `eval_step(params, batch) -> sums`, dropout off: the task's, and of `examples`."""
+    return lambda params, batch: {
+        **task.loss(params, batch, None)[1],
+        "examples": batch["mask"].sum(),
+    }
 
 
 def scan_steps(train_step: Callable[..., Any]) -> Callable[..., Any]:
