@@ -67,11 +67,14 @@ def open_folder(name: str, config: DataConfig) -> Dataset:
     `split`. Classes are sorted by name. Raises UserError on what is empty, absent or ambiguous.
     """
     path = os.path.expanduser(name)
-    if os.path.isfile(path):
-        return make_dataset(name, os.path.dirname(path), read_csv(path))
-    if not os.path.isdir(path):
-        raise UserError(f"data.source='folder:{name}': there is no such folder or CSV file")
-    return make_dataset(name, path, list_splits(path))
+    try:
+        if os.path.isfile(path):
+            return make_dataset(name, os.path.dirname(path), read_csv(path))
+        if os.path.isdir(path):
+            return make_dataset(name, path, list_splits(path))
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+    raise UserError(f"data.source='folder:{name}': there is no such folder or CSV file")
 
 
 def list_splits(root: str) -> dict[str, list[Entry]]:
@@ -83,17 +86,17 @@ def list_splits(root: str) -> dict[str, list[Entry]]:
         raise UserError(
             f"{os.path.join(root, loose[0])} belongs to no class: in {root} lies a folder a class"
         )
-    names = [f for f in folders if f in SPLITS and not look_into(os.path.join(root, f))[1]]
-    if "train" not in names:
+    others = [f for f in folders if f not in SPLITS]
+    # Beside other classes, a folder `train` with images in it is a class of them.
+    if "train" not in folders or (others and look_into(os.path.join(root, "train"))[1]):
         return {"train": list_classes(root, "")}
-    others = [f for f in folders if f not in names]
     if others:
         raise UserError(
-            f"{root} has the split {names[0]!r} beside {others[0]!r}, which is none: splits are "
+            f"{root} has the split 'train' beside {others[0]!r}, which is none: splits are "
             f"called {', '.join(SPLITS)}, and hold a folder a class"
         )
     splits: dict[str, list[Entry]] = {}
-    for folder in names:
+    for folder in folders:
         if SPLITS[folder] in splits:
             raise UserError(f"{root} has two folders of split {SPLITS[folder]!r}: {folder} is one")
         splits[SPLITS[folder]] = list_classes(root, folder)
@@ -164,8 +167,10 @@ def read_csv(path: str) -> dict[str, list[Entry]]:
     root = os.path.dirname(path)
     splits: dict[str, list[Entry]] = {}
     for line, row in enumerate(rows, start=2):
-        if not row[image] or row[label] in (None, ""):
-            raise UserError(f"{path}, row {line}: {image if not row[image] else label!r} is empty")
+        if None in row or None in row.values():
+            raise UserError(f"{path}, row {line}: it has not {len(columns)} fields, as the first")
+        if not row[image] or not row[label]:
+            raise UserError(f"{path}, row {line}: {label if row[image] else image!r} is empty")
         split = row.get("split", "train")
         if split not in SPLITS:
             raise UserError(f"{path}, row {line}: no split {split!r}{nearest(str(split), SPLITS)}")
@@ -197,7 +202,8 @@ def make_dataset(name: str, root: str, splits: dict[str, list[Entry]]) -> Datase
     classes = sort_classes({label for _, label, _ in splits["train"]})
     numbers = {label: number for number, label in enumerate(classes)}
     sources: dict[str, Source] = {}
-    for split, entries in splits.items():
+    for split in sorted(splits, key=("train", "val", "test").index):
+        entries = splits[split]
         strange = next((entry for entry in entries if entry[1] not in numbers), None)
         if strange:
             raise UserError(

@@ -122,8 +122,8 @@ def try_images(
 ) -> None:
     """Runs a few images of each split through its operations.
 
-    Raises UserError on a broken one, on images of several sizes, and where those of evaluation are
-    not of the size trained on.
+    Raises UserError on images of several sizes, and where those of evaluation are not of the size
+    trained on.
     """
     if "image" not in dataset.shapes:
         return
@@ -132,13 +132,12 @@ def try_images(
         source = dataset.splits[split]
         key = "data.transform" if split == "train" else "data.eval_transform"
         few = SubsetSource(source, np.unique(np.linspace(0, len(source) - 1, 4).astype(int)))
-        if split == "train":
-            stream = TrainStream(few, ops, len(few), 1, skip_broken=config.data.skip_broken)
-            batches = iter([{k: v[0] for k, v in stream.read(0, 1).items()}])
-        else:
-            batches = read_eval(few, eval_ops, len(few), skip_broken=config.data.skip_broken)
+        # A broken one is told of when its turn comes.
+        stream = TrainStream(few, ops, len(few), 1, skip_broken=True)
+        batches = read_eval(few, eval_ops, len(few), skip_broken=True)
         try:
-            shapes[split] = next(batches)["image"].shape[1:]
+            images = stream[0]["image"][0] if split == "train" else next(batches)["image"]
+            shapes[split] = images.shape[1:]
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
         if shapes[split] != shapes["train"]:
@@ -154,12 +153,13 @@ def _show_size(shape: tuple[int, ...]) -> str:
 
 def batch_specs(source: Source, ops: tuple[Op, ...], batch_size: int) -> dict[str, Any]:
     """Shapes and dtypes of a global batch, from one real example."""
-    example = TrainStream(source, ops, 1, 1).read(0, 1)
+    example = TrainStream(source, ops, 1, 1, skip_broken=True).read(0, 1)
     return {
         name: jax.ShapeDtypeStruct(
             (batch_size, *x.shape[2:]), jax.dtypes.canonicalize_dtype(x.dtype)
         )
         for name, x in example.items()
+        if name != "broken"
     }
 
 

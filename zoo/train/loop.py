@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,7 +93,7 @@ class Loop:
             return
         waiting = None
         blocks = read_ahead(stream, first, num_workers=data.num_workers, prefetch=data.prefetch)
-        for number, block in enumerate(blocks, start=first):
+        for number, block in enumerate(self._timed(blocks), start=first):
             steps = len(block["mask"])
             placed = place_batch(self._pass_over(block), self.programs.blocks_sharding)
             if waiting is not None:
@@ -100,6 +101,16 @@ class Loop:
             waiting = (number * stream.steps_per_block, placed, steps)
         if waiting is not None:
             yield waiting
+
+    def _timed(self, blocks: Iterator[Any]) -> Iterator[Any]:
+        """The same blocks; how long each let us wait is counted."""
+        while True:
+            start = time.perf_counter()
+            block = next(blocks, None)
+            self.progress.waited(time.perf_counter() - start)
+            if block is None:
+                return
+            yield block
 
     def _pass_over(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Takes the names of broken examples out of a batch, and tells of each once."""
@@ -150,6 +161,7 @@ class Loop:
             )
             self.writers.write(step, "train", row)
             seconds = {"compile_seconds": self.programs.compile_seconds}
+            seconds["waiting_for_data"] = self.progress.waiting_share()
             self.writers.write_timing(step, {**self.progress.speeds(), **seconds})
         metrics: dict[str, float] = {}
         if "val" in parts.dataset.splits and calendar.due(step, calendar.evaluate):

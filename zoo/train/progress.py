@@ -41,6 +41,7 @@ class Progress:
         self._clock = 0.0  # seconds of training counted so far
         self._since: float | None = None
         self._steps = 0  # steps in that time
+        self._waited = 0.0  # seconds of that time in which the next batches were not there yet
         self._last_line = 0.0
 
     def tell(self, text: str, *, everywhere: bool = False) -> None:
@@ -62,6 +63,17 @@ class Progress:
     def advance(self, num_steps: int) -> None:
         """Counts steps."""
         self._steps += num_steps
+
+    def waited(self, seconds: float) -> None:
+        """Counts time in which the host waited for data, if the clock runs."""
+        if self._since is not None:
+            self._waited += seconds
+
+    def waiting_share(self) -> float:
+        """The part of the counted time in which the host waited for data. A device at work on the
+        step before waits less."""
+        running = time.perf_counter() - self._since if self._since is not None else 0.0
+        return self._waited / max(self._clock + running, 1e-9)
 
     def speeds(self) -> dict[str, float]:
         """steps/s, examples/s and, where the chip's peak is known, MFU, of this process so far."""
