@@ -31,7 +31,7 @@ def image_folder() -> Path:
         for grid, strength in ((6, 60), (30, 25), (120, 12)):
             coarse = random.normal(128, strength, (grid, grid, 3)).clip(0, 255).astype(np.uint8)
             picture += np.asarray(Image.fromarray(coarse).resize((width, height)), np.float32) - 128
-        picture += random.normal(0, 11, picture.shape)
+        picture += random.normal(128, 11, picture.shape)
         image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
         draw = ImageDraw.Draw(image)
         for _ in range(8):
