@@ -7,10 +7,11 @@ from sklearn import metrics
 import zoo
 from zoo.config import TaskConfig, UserError
 from zoo.tasks import make_task
+from zoo.tasks.classification import Classification, mix
 
 
 class Info:
-    name, num_classes, statistics = "toy", 3, None
+    name, num_classes, statistics, shapes = "toy", 3, None, {"features": (5,)}
 
 
 MODEL = zoo.create_model("mlp", widths=(4,), num_outputs=3, input_shape=(5,))
@@ -73,6 +74,59 @@ def test_mixup_mixes_real_rows_only():
     assert task.loss(params, BATCH, key)[0] != task.loss(params, BATCH, jax.random.key(4))[0]
 
 
+@pytest.fixture(scope="module")
+def shares():
+    """What rows of 12 x 12 pixels keep of themselves in 4,000 batches of mixup and cutmix."""
+    task = Classification(MODEL, 3, mixup=0.3, cutmix=1.0)
+    draw = jax.jit(jax.vmap(lambda key: task.draw_share(key, (12, 12, 1))))
+    return np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))
+
+
+def find_windows(shares):
+    """Those of cutmix, windows without a pixel left out."""
+    flat = shares.reshape(len(shares), -1)
+    return shares[flat.min(1) < flat.max(1)]
+
+
+def test_each_batch_takes_mixup_or_cutmix(shares):
+    windows = find_windows(shares)
+    assert set(np.unique(windows)) == {0, 1}
+    assert 1700 < len(windows) < 2100  # half of them, less the windows without a pixel
+
+
+def test_cutmix_pastes_a_rectangle_and_shares_targets_by_its_area(shares):
+    images = jnp.asarray(RANDOM.normal(size=(5, 12, 12, 2)), jnp.float32)
+    targets = jnp.eye(5)  # each row a class of its own: what it holds of which row is seen
+    mask = jnp.array([1.0, 1, 1, 1, 0])
+    mix_once, areas = jax.jit(mix), set()
+    for share in find_windows(shares)[:30]:
+        hole = share[..., 0] == 0
+        assert hole.sum() == hole.any(1).sum() * hole.any(0).sum()  # a rectangle
+        mixed, shared = (np.asarray(x) for x in mix_once(share, images, targets, mask))
+        for row in range(5):
+            other = row if row in (0, 4) else 4 - row  # rows 0 and 4: one of the pair is padding
+            expected = np.where(hole[..., None], images[other], images[row])
+            np.testing.assert_array_equal(mixed[row], expected)
+            weights = np.zeros(5)
+            weights[row] += 1 - hole.mean()
+            weights[other] += hole.mean()
+            np.testing.assert_allclose(shared[row], weights, atol=1e-6)
+        areas.add(int(hole.sum()))
+    assert len(areas) > 8
+
+
+def test_cutmix_areas_are_those_of_beta(shares):
+    # Sides sqrt(u) of the image, u even in (0, 1) as Beta(1, 1) is, and a centre anywhere; what
+    # lies inside the image is alike in y and x and, given the side, independent.
+    half = np.floor(np.sqrt((np.arange(1000) + 0.5) / 1000) * 12) // 2
+    half = half[half > 0]  # a window has a pixel
+    centres = np.arange(12)
+    low = np.maximum(centres[None] - half[:, None], 0)
+    high = np.minimum(centres[None] + half[:, None], 12)
+    expected = ((high - low).mean(1) ** 2).mean() / 12**2
+    np.testing.assert_allclose((find_windows(shares) == 0).mean(), expected, atol=0.01)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -83,6 +137,8 @@ def test_mixup_mixes_real_rows_only():
             "task.arguments.mixup='much' is not float",
         ),
         (TaskConfig("regression"), "has 3 classes"),
+        (TaskConfig("classification", {"cutmix": 1.0}), "cutmix is for images, toy has none"),
+        (TaskConfig("classification", {"mixup": -1.0}), "mixup=-1.0 must be at least 0"),
     ],
 )
 def test_mistakes(config, message):
