@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_config
@@ -59,7 +60,7 @@ def test_broken_images_are_told_once_and_counted(folder, capsys):
     assert test.name(5).endswith("01.png")
     labels = np.array([0] * 5 + [1] * 3)
     inputs = (np.stack(images) / 255 - 0.5) / 0.5
-    logits = result.model.apply({"params": result.params}, inputs.astype(np.float32))[0]
+    logits = result.model.apply({"params": result.params}, jnp.asarray(inputs, jnp.float32))[0]
     assert result.metrics["test"]["accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean())
 
 
