@@ -9,7 +9,7 @@ from PIL import Image
 from zoo.config import DataConfig, UserError
 from zoo.data import TrainStream, open_dataset, parse_ops, read_ahead, read_eval
 from zoo.data import apply as apply_module
-from zoo.data.sources import ArraySource, Dataset, SubsetSource, example_name
+from zoo.data.sources import ArraySource, Dataset, SubsetSource, name_example
 
 TRANSFORM = "decode|random_resized_crop(12)|flip|color_jitter|randaugment|normalize|erase"
 TREE = {
@@ -63,7 +63,7 @@ def test_a_folder_of_classes_alone_is_train(root):
     assert {name: len(s) for name, s in data.splits.items()} == {"train": 3, "val": 3}
     held = data.splits["val"]
     assert isinstance(held, SubsetSource)
-    assert example_name(held, 0).startswith(str(root / "train"))
+    assert name_example(held, 0).startswith(str(root / "train"))
 
 
 def test_a_class_may_be_called_train(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from zoo.config import UserError
 from zoo.data.images import from_pillow
 from zoo.data.ops import OPS, Op
-from zoo.data.sources import Dataset, Examples, example_name
+from zoo.data.sources import Dataset, Examples, name_example
 
 ORIENTATION = 0x0112  # the EXIF tag, and how each value of it is made upright
 TURNS = {
@@ -67,7 +67,7 @@ class Decode(Op):
             try:
                 image = self.decode(source.take(np.array([index]))["image"][0])
             except BrokenImage as error:
-                line = line or f"{example_name(source, index)}: {error}"
+                line = line or f"{name_example(source, index)}: {error}"
                 continue
             fitted = dataclasses.replace(self)
             object.__setattr__(fitted, "blank", (image.height, image.width))

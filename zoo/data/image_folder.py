@@ -30,7 +30,7 @@ class FolderSource:
 
     root: str
     paths: tuple[str, ...]
-    labels: np.ndarray
+    classes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -43,7 +43,11 @@ class FolderSource:
             contents[row] = read_file(self.name(int(indices[row])))
 
         run_rows(read, len(indices))
-        return {"image": contents, "label": self.labels[indices]}
+        return {"image": contents, "label": self.classes[indices]}
+
+    def labels(self) -> np.ndarray:
+        """All labels."""
+        return self.classes
 
     def name(self, index: int) -> str:
         """The file of an example."""

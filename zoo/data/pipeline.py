@@ -18,7 +18,7 @@ from zoo.config import UserError
 from zoo.data.apply import Broken, apply_ops
 from zoo.data.ops import Op, finish
 from zoo.data.order import Order, make_order
-from zoo.data.sources import Examples, Source, example_name
+from zoo.data.sources import Examples, Source, name_example
 
 Batch = dict[str, np.ndarray]
 
@@ -150,7 +150,7 @@ def mask_broken(
     """Gives the rows of broken images mask 0 and returns their names as the field `broken`, which
     is there where they are. Raises UserError on one unless `skip`."""
     lines = [
-        f"{example_name(source, int(indices[row]))}: {broken[row]}"
+        f"{name_example(source, int(indices[row]))}: {broken[row]}"
         for row in sorted(broken)
         if batch["mask"][row]
     ]

@@ -20,11 +20,7 @@ Examples = dict[str, Any]  # field -> array with a leading example axis (or a li
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to one split.
-
-    One whose examples come from files has `name(index) -> str`, used in errors; one whose examples
-    are dear to read has all its `labels`.
-    """
+    """Random access to one split."""
 
     def __len__(self) -> int: ...
 
@@ -64,25 +60,24 @@ class SubsetSource:
     def take(self, indices: np.ndarray) -> Examples:
         return self.source.take(self.indices[indices])
 
+    def labels(self) -> np.ndarray | None:
+        found = read_labels(self.source)
+        return None if found is None else found[self.indices]
+
     def name(self, index: int) -> str:
-        return example_name(self.source, int(self.indices[index]))
-
-    @property
-    def labels(self) -> np.ndarray:
-        return take_labels(self.source)[self.indices]
+        return name_example(self.source, int(self.indices[index]))
 
 
-def example_name(source: Source, index: int) -> str:
-    """How an error calls an example: by its file, where it has one."""
-    name = getattr(source, "name", None)
-    return f"example {index}" if name is None else name(index)
-
-
-def take_labels(source: Source) -> np.ndarray:
-    """All labels of a split, without reading its images where it has them at hand."""
+def read_labels(source: Source) -> np.ndarray | None:
+    """All labels of a split, None where it has none; `labels()` of a source reads nothing else."""
     if hasattr(source, "labels"):
-        return np.asarray(source.labels)
-    return np.asarray(source.take(np.arange(len(source)))["label"])
+        return source.labels()
+    return source.take(np.arange(len(source))).get("label")
+
+
+def name_example(source: Source, index: int) -> str:
+    """Which file (and line) an example is from, where the source can say; otherwise its number."""
+    return source.name(index) if hasattr(source, "name") else f"example {index}"
 
 
 @dataclass(frozen=True)
@@ -230,7 +225,7 @@ def _hold_out(dataset: Dataset, fraction: float) -> Dataset:
     if hasattr(train, "hold_out"):
         parts = dict(zip(("train", "val"), train.hold_out(fraction), strict=True))
         return dataclasses.replace(dataset, splits={**dataset.splits, **parts})
-    labels = take_labels(train) if dataset.num_classes else None
+    labels = read_labels(train) if dataset.num_classes else None
     kept, held = split_indices(len(train), fraction, labels)
     splits: dict[str, Source] = {
         "train": SubsetSource(train, kept),
