@@ -64,7 +64,8 @@ class SubsetSource:
 @dataclass(frozen=True)
 class Dataset:
     """Named splits and what is known of them: `num_classes` is None where labels are values,
-    `tokenizer` is there where the examples are windows of text."""
+    `tokenizer` is there where the examples are windows of text, `notes` are lines that say what was
+    inferred."""
 
     name: str
     splits: dict[str, Source]
@@ -72,6 +73,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     fingerprint: str = field(default="")
     tokenizer: Any = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split, source in self.splits.items():
@@ -132,14 +134,15 @@ def open_dataset(config: DataConfig) -> Dataset:
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
-    from zoo.data import embedded, published, synthetic, text, tfds_source
+    from zoo.data import documents, embedded, published, synthetic, tfds_source
+    from zoo.data.text import encode_text
 
     kind, _, name = config.source.partition(":")
     openers: dict[str, Callable[[str, DataConfig], Dataset]] = {
         "embedded": embedded.open_embedded,
         "files": published.open_published,
         "synthetic": synthetic.open_synthetic,
-        "text": text.open_files,
+        "text": documents.open_files,
         "tfds": tfds_source.open_tfds,
     }
     if kind in openers:
@@ -155,17 +158,18 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise UserError(
             f"data.train_split and data.test_split are for tfds:, not {config.source!r}"
         )
+    dataset = encode_text(resplit(dataset, config), config)
     default = DataConfig()
-    for key in ("tokenizer", "stride"):
+    for key in ("tokenizer", "stride", "packing", "buckets"):
         if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
             raise UserError(f"data.{key} is for text, {dataset.name} is none")
-    return resplit(dataset, config)
+    return dataset
 
 
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
     """Applies `data.fold` and `data.validation_fraction`: stratified where there are classes, the
     last part of a text."""
-    if config.fold and dataset.tokenizer:
+    if config.fold and "text" in dataset.shapes and "label" not in dataset.shapes:
         raise UserError(f"data.fold: {dataset.name} is text, which is not divided into folds")
     if config.fold:
         dataset = _fold(dataset, *config.fold)
