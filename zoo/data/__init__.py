@@ -1,6 +1,7 @@
 """Data: sources, operations, and batches that are a pure function of (seed, step)."""
 
 from zoo.data import images as _images  # noqa: F401  (registers its operations)
+from zoo.data import masking as _masking  # noqa: F401
 from zoo.data.ops import OPS, Op, parse_ops, without_random
 from zoo.data.order import AtLength
 from zoo.data.pipeline import TrainStream, read_ahead, read_eval

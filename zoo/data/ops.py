@@ -31,6 +31,8 @@ class Op(abc.ABC):
 
     num_draws: ClassVar[int] = 0
     field: ClassVar[str] = "image"  # what it needs
+    # Random, but evaluation needs it too: its draws there are a function of the position alone.
+    in_evaluation: ClassVar[bool] = False
 
     def fit(self, dataset: Dataset) -> Op:
         """The operation for this dataset; most need not look at it."""
@@ -84,7 +86,7 @@ class Shift(Op):
 
     def __post_init__(self) -> None:
         if self.pixels < 0:
-            raise UserError(f"data.transform: shift({self.pixels}): pixels must be at least 0")
+            raise UserError("pixels must be at least 0")
 
     def __call__(self, examples: Examples, uniform: np.ndarray | None) -> Examples:
         assert uniform is not None
@@ -127,12 +129,17 @@ def parse_ops(text: str, dataset: Dataset) -> tuple[Op, ...]:
         except TypeError as error:
             raise UserError(f"data.transform: {part!r}: {error}") from None
         hints = typing.get_type_hints(kind)
-        op = kind(
-            **{k: convert(v, hints[k], f"data.transform: {name}: {k}") for k, v in given.items()}
-        )
+        values = {k: convert(v, hints[k], f"data.transform: {name}: {k}") for k, v in given.items()}
+        try:
+            op = kind(**values)
+        except UserError as error:
+            raise UserError(f"data.transform: {part!r}: {error}") from None
         if op.field not in dataset.shapes:
             raise UserError(f"data.transform: {part!r} needs {op.field!r}, {dataset.name} has none")
-        ops.append(op.fit(dataset))
+        try:
+            ops.append(op.fit(dataset))
+        except UserError as error:
+            raise UserError(f"data.transform: {part!r}: {error}") from None
     return tuple(ops)
 
 
@@ -153,7 +160,7 @@ def _parse_call(part: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 def without_random(ops: Sequence[Op]) -> tuple[Op, ...]:
     """The operations of evaluation, when the config does not name others."""
-    return tuple(op for op in ops if not op.num_draws)
+    return tuple(op for op in ops if not op.num_draws or op.in_evaluation)
 
 
 def finish(examples: Examples) -> Examples:

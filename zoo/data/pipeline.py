@@ -111,8 +111,11 @@ def read_eval(
     for start in range(0, size, batch_size):
         positions = np.arange(start, start + batch_size)[rows]
         examples = source.take(np.minimum(positions, size - 1))
-        for op in ops:
-            examples = op(examples, None)
+        for stream, op in enumerate(ops, start=1):
+            uniform = None
+            if op.num_draws:
+                uniform = draw_uniform(0, stream, start, batch_size, op.num_draws)[rows]
+            examples = op(examples, uniform)
         batch: dict[str, Any] = finish(examples)
         batch["mask"] = (positions < size).astype(np.float32)
         yield batch

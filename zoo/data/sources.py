@@ -130,12 +130,24 @@ def fingerprint(splits: Mapping[str, Source], most: int = 100_000) -> str:
 
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """Opens `data.source` and makes its splits: 'train', 'test' and, where asked for, 'val'.
+    """Opens `data.source`, text as tokens, and makes its splits: 'train', 'test' and, where asked
+    for, 'val'.
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
-    from zoo.data import documents, embedded, published, synthetic, tfds_source
     from zoo.data.text import encode_text
+
+    dataset = encode_text(open_raw(config), config)
+    default = DataConfig()
+    for key in ("tokenizer", "stride", "packing", "buckets"):
+        if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
+            raise UserError(f"data.{key} is for text, {dataset.name} is none")
+    return dataset
+
+
+def open_raw(config: DataConfig) -> Dataset:
+    """`data.source` with its splits, text still as text."""
+    from zoo.data import documents, embedded, published, synthetic, tfds_source
 
     kind, _, name = config.source.partition(":")
     openers: dict[str, Callable[[str, DataConfig], Dataset]] = {
@@ -158,12 +170,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise UserError(
             f"data.train_split and data.test_split are for tfds:, not {config.source!r}"
         )
-    dataset = encode_text(resplit(dataset, config), config)
-    default = DataConfig()
-    for key in ("tokenizer", "stride", "packing", "buckets"):
-        if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
-            raise UserError(f"data.{key} is for text, {dataset.name} is none")
-    return dataset
+    return resplit(dataset, config)
 
 
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
