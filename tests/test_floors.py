@@ -26,6 +26,7 @@ FLOORS = {
         "runs",
         "doctor",
         "parity",
+        "tokenizer",
     },
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

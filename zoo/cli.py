@@ -85,6 +85,19 @@ how far apart they are, layer by layer (extra: pip install -e '.[parity]').
 
 exit codes: 0 all layers agree, 2 a mistake, 3 a layer is over the tolerance"""
 
+TOKENIZER_HELP = """\
+usage: zoo tokenizer train SOURCE --kind=KIND --size=N --out=FILE.json
+
+Learns a tokenizer from the training texts of SOURCE (as in data.source), the same one
+each time, and writes it as a tokenizer.json for data.tokenizer.
+
+  --kind=bpe             byte-level, as GPT-2's, with <|endoftext|>
+  --kind=wordpiece       lower-cased, as BERT's, with [PAD] [UNK] [CLS] [SEP] [MASK]
+  --kind=unigram         as T5's, with <pad> </s> <unk>
+  --size=N               tokens
+  --sentinels=100        of unigram: T5's <extra_id_0> and on, beside the N
+  --data.KEY=VALUE       any other key of the config's data"""
+
 HELP = """\
 usage: zoo VERB ...        zoo VERB --help says more
 
@@ -95,6 +108,7 @@ usage: zoo VERB ...        zoo VERB --help says more
   runs    runs side by side, and their curves in one picture
   convert published weights to another layout
   parity  ours against transformers', layer by layer
+  tokenizer  learn a tokenizer from texts
   doctor  what is wrong with this installation"""
 
 
@@ -205,6 +219,22 @@ def parity(argv: Sequence[str]) -> int:
     return FOUND if print_parity(words[0], tolerance) else DONE
 
 
+def tokenizer(argv: Sequence[str]) -> None:
+    """`zoo tokenizer train SOURCE`."""
+    if not argv or set(argv) & {"-h", "--help"}:
+        print(TOKENIZER_HELP)
+        return
+    if argv[0] != "train":
+        raise UserError(f"zoo tokenizer {argv[0]!r} is unknown (did you mean 'train'?)")
+    if len(argv) < 2 or argv[1].startswith("--"):
+        raise UserError("zoo tokenizer train SOURCE: the source is missing")
+    flags = parse_command(argv[2:], ["kind", "size", "out", "sentinels"], "data")
+    from zoo.tokenizer import train_and_write
+
+    for line in train_and_write(argv[1], flags):
+        print(line)
+
+
 def _split_flags(argv: Sequence[str], *known: str) -> tuple[list[str], dict[str, str]]:
     """Words, and flags written `--name=value`."""
     words = [word for word in argv if not word.startswith("--")]
@@ -241,6 +271,7 @@ VERBS: dict[str, Verb] = {
     "runs": runs,
     "convert": convert,
     "parity": parity,
+    "tokenizer": tokenizer,
     "doctor": doctor,
 }
 

@@ -1,9 +1,11 @@
 """Data: sources, operations, and batches that are a pure function of (seed, step)."""
 
-from zoo.data import decode as _decode  # noqa: F401  (these three register operations)
+from zoo.data import decode as _decode  # noqa: F401  (these four register operations)
 from zoo.data import images as _images  # noqa: F401
+from zoo.data import masking as _masking  # noqa: F401
 from zoo.data import pixels as _pixels  # noqa: F401
 from zoo.data.ops import OPS, Op, parse_ops, without_random
+from zoo.data.order import AtLength
 from zoo.data.pipeline import TrainStream, read_ahead, read_eval
 from zoo.data.sources import (
     ArraySource,
@@ -19,6 +21,7 @@ from zoo.data.sources import (
 __all__ = [
     "OPS",
     "ArraySource",
+    "AtLength",
     "Dataset",
     "Op",
     "Source",

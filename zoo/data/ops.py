@@ -37,6 +37,8 @@ class Op(abc.ABC):
     gives: ClassVar[str | None] = None  # the kind that it makes of them; None: the same
     # It changes nothing but the images, each by itself: it may be run image by image, in threads.
     rowwise: ClassVar[bool] = False
+    # Random, but evaluation needs it too: its draws there are a function of the position alone.
+    in_evaluation: ClassVar[bool] = False
 
     def fit(self, dataset: Dataset) -> Op:
         """The operation for this dataset; most need not look at it."""
@@ -191,7 +193,7 @@ def _parse_call(part: str, key: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 def without_random(ops: Sequence[Op]) -> tuple[Op, ...]:
     """The operations of evaluation, when the config does not name others."""
-    return tuple(op for op in ops if not op.num_draws)
+    return tuple(op for op in ops if not op.num_draws or op.in_evaluation)
 
 
 def finish(examples: Examples) -> Examples:

@@ -52,11 +52,30 @@ def make_order(source: Any, seed: int, batch_size: int) -> Order:
     return Shuffle(seed, len(source))
 
 
+@dataclass(frozen=True)
+class AtLength:
+    """A source read at one padded length, to see what its batches look like."""
+
+    source: Any
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, indices: np.ndarray) -> dict[str, Any]:
+        return self.source.take(indices, self.length)
+
+
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of one epoch: random 64-bit keys, sorted.
+    """The order of one epoch."""
+    return draw_permutation(seed, epoch, size)
+
+
+def draw_permutation(seed: int, epoch: int, size: int, stream: int = 0) -> np.ndarray:
+    """Random 64-bit keys, sorted; each (seed, epoch, stream) has its own.
 
     Philox itself is specified (Salmon et al. 2011), unlike NumPy's shuffle, which may change.
     """
-    keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, 0, 0]).random_raw(size)
+    keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, stream, 0]).random_raw(size)
     return np.argsort(keys, kind="stable")

@@ -131,7 +131,13 @@ def read_eval(
         positions = np.arange(start, start + batch_size)[rows]
         real = max(int((positions < size).sum()), 1)  # of no more is made a batch's padding
         indices = np.minimum(positions[:real], size - 1)
-        examples, broken = apply_ops(ops, source.take(indices), [None] * len(ops))
+        draws = [
+            draw_uniform(0, stream, start, batch_size, op.num_draws)[rows][:real]
+            if op.num_draws
+            else None
+            for stream, op in enumerate(ops, start=1)
+        ]
+        examples, broken = apply_ops(ops, source.take(indices), draws)
         batch = finish(examples)
         batch["mask"] = (positions[:real] < size).astype(np.float32)
         names = mask_broken(batch, broken, source, indices, skip=skip_broken)

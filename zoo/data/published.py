@@ -45,9 +45,9 @@ PUBLISHED = {
 
 def open_published(name: str, config: DataConfig) -> Dataset:
     """`files:NAME`. Raises UserError on an unknown name and a missing or altered file."""
-    from zoo.data import text
+    from zoo.data import documents
 
-    openers = {"mnist": open_mnist, "tinyshakespeare": text.open_shakespeare}
+    openers = {"mnist": open_mnist, "tinyshakespeare": documents.open_shakespeare}
     if name not in openers:
         raise UserError(f"no published files {name!r}{nearest(name, openers)}")
     return openers[name](name, config)

@@ -83,7 +83,8 @@ def name_example(source: Source, index: int) -> str:
 @dataclass(frozen=True)
 class Dataset:
     """Named splits and what is known of them: `num_classes` is None where labels are values,
-    `tokenizer` is there where the examples are windows of text."""
+    `tokenizer` is there where the examples are windows of text, `notes` are lines that say what was
+    inferred."""
 
     name: str
     splits: dict[str, Source]
@@ -91,6 +92,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     fingerprint: str = field(default="")
     tokenizer: Any = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split, source in self.splits.items():
@@ -147,11 +149,24 @@ def fingerprint(splits: Mapping[str, Source], most: int = 100_000) -> str:
 
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """Opens `data.source` and makes its splits: 'train', 'test' and, where asked for, 'val'.
+    """Opens `data.source`, text as tokens, and makes its splits: 'train', 'test' and, where asked
+    for, 'val'.
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
-    from zoo.data import embedded, image_folder, published, synthetic, text, tfds_source
+    from zoo.data.text import encode_text
+
+    dataset = encode_text(open_raw(config), config)
+    default = DataConfig()
+    for key in ("tokenizer", "stride", "packing", "buckets"):
+        if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
+            raise UserError(f"data.{key} is for text, {dataset.name} is none")
+    return dataset
+
+
+def open_raw(config: DataConfig) -> Dataset:
+    """`data.source` with its splits, text still as text."""
+    from zoo.data import documents, embedded, image_folder, published, synthetic, tfds_source
 
     kind, _, name = config.source.partition(":")
     openers: dict[str, Callable[[str, DataConfig], Dataset]] = {
@@ -159,7 +174,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         "files": published.open_published,
         "folder": image_folder.open_folder,
         "synthetic": synthetic.open_synthetic,
-        "text": text.open_files,
+        "text": documents.open_files,
         "tfds": tfds_source.open_tfds,
     }
     if kind in openers:
@@ -175,17 +190,13 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise UserError(
             f"data.train_split and data.test_split are for tfds:, not {config.source!r}"
         )
-    default = DataConfig()
-    for key in ("tokenizer", "stride"):
-        if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
-            raise UserError(f"data.{key} is for text, {dataset.name} is none")
     return resplit(dataset, config)
 
 
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
     """Applies `data.fold` and `data.validation_fraction`: stratified where there are classes, the
     last part of a text."""
-    if config.fold and dataset.tokenizer:
+    if config.fold and "text" in dataset.shapes and "label" not in dataset.shapes:
         raise UserError(f"data.fold: {dataset.name} is text, which is not divided into folds")
     if config.fold:
         dataset = _fold(dataset, *config.fold)
