@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from zoo.config import DataConfig
 from zoo.data import ArraySource, TrainStream, open_dataset, parse_ops, read_ahead, read_eval
-from zoo.data.pipeline import draw_uniform, permutation
+from zoo.data.order import permutation
+from zoo.data.pipeline import draw_uniform
 
 DATASET = open_dataset(DataConfig(source="synthetic:embedded:digits"))
 OPS = parse_ops("shift(2)|flip|normalize(0.4, 0.3)", DATASET)
@@ -103,3 +104,34 @@ def test_evaluation_counts_every_example_once(batch_size, parts):
             seen.append(batch["label"][batch["mask"] > 0])
     expected = source.take(np.arange(len(source)))["label"]
     np.testing.assert_array_equal(np.concatenate(seen), expected)
+
+
+class Backwards:
+    """A source with an order of its own: from the end on, every third place empty."""
+
+    def __init__(self, size):
+        self.source = ArraySource({"label": np.arange(size)})
+
+    def __len__(self):
+        return len(self.source)
+
+    def take(self, indices):
+        return self.source.take(indices)
+
+    def make_order(self, seed, batch_size):
+        return self
+
+    def indices(self, positions):
+        return np.where(positions % 3 == 2, -1, len(self) - 1 - positions % len(self))
+
+
+def test_a_source_may_have_an_order_of_its_own():
+    stream = TrainStream(Backwards(10), (), 5, 4)
+    batch = stream[0]
+    assert batch["mask"].tolist() == [[1, 1, 0, 1, 1]]
+    assert batch["label"][batch["mask"] > 0].tolist() == [9, 8, 6, 5]
+    shares = [
+        TrainStream(Backwards(10), (), 5, 4, rows=rows)[0] for rows in (slice(2), slice(2, 5))
+    ]
+    joined = {k: np.concatenate([s[k] for s in shares], axis=1) for k in batch}
+    assert_same(joined, batch)

@@ -1,8 +1,7 @@
 """From a split to batches. The global batch is a pure function of (seed, step).
 
-Example number `p = step * batch_size + row` of the training stream is example
-`permutation(seed, p // size)[p % size]` of the split: every epoch has its own order, a batch may
-straddle two. Random operations draw from a counter-based generator at counter `p`. So nothing
+The order (`order.py`) says which example stands at position `p = step * batch_size + row` of the
+training stream. Random operations draw from a counter-based generator at counter `p`. So nothing
 depends on where a run began, how many steps are read at once, or how many processes read.
 """
 
@@ -16,19 +15,10 @@ from typing import Any
 import numpy as np
 
 from zoo.data.ops import Op, finish
-from zoo.data.sources import Source
+from zoo.data.order import Order, make_order
+from zoo.data.sources import Examples, Source
 
 Batch = dict[str, np.ndarray]
-
-
-@functools.lru_cache(maxsize=4)
-def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of one epoch: random 64-bit keys, sorted.
-
-    Philox itself is specified (Salmon et al. 2011), unlike NumPy's shuffle, which may change.
-    """
-    keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, 0, 0]).random_raw(size)
-    return np.argsort(keys, kind="stable")
 
 
 def draw_uniform(seed: int, stream: int, start: int, count: int, num_draws: int) -> np.ndarray:
@@ -62,28 +52,33 @@ class TrainStream:
         first = block * self.steps_per_block
         return self.read(first, min(self.steps_per_block, self.num_steps - first))
 
+    @functools.cached_property
+    def order(self) -> Order:
+        """Which examples make the batch of a step."""
+        return make_order(self.source, self.seed, self.batch_size)
+
     def read(self, first_step: int, num_steps: int) -> Batch:
         """The batches of `num_steps` steps from `first_step` on, stacked."""
         start, count = first_step * self.batch_size, num_steps * self.batch_size
         mine = np.arange(count).reshape(num_steps, self.batch_size)[:, self.rows].reshape(-1)
-        examples = self.source.take(self._indices(start + mine))
+        indices = self.order.indices(start + mine)
+        examples = self._take(np.maximum(indices, 0), first_step, num_steps)
         for stream, op in enumerate(self.ops, start=1):
             uniform = None
             if op.num_draws:
                 uniform = draw_uniform(self.seed, stream, start, count, op.num_draws)[mine]
             examples = op(examples, uniform)
         batch = finish(examples)
-        batch["mask"] = np.ones(len(mine), np.float32)
+        batch["mask"] = (indices >= 0).astype(np.float32)
         return {k: v.reshape(num_steps, -1, *v.shape[1:]) for k, v in batch.items()}
 
-    def _indices(self, positions: np.ndarray) -> np.ndarray:
-        size = len(self.source)
-        epochs, places = np.divmod(positions, size)
-        out = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            out[chosen] = permutation(self.seed, int(epoch), size)[places[chosen]]
-        return out
+    def _take(self, indices: np.ndarray, first_step: int, num_steps: int) -> Examples:
+        find_length: Any = getattr(self.order, "length", None)
+        if find_length is None:
+            return self.source.take(indices)
+        assert num_steps == 1, "steps of different lengths are read one at a time"
+        source: Any = self.source
+        return source.take(indices, find_length(first_step))
 
 
 def read_ahead(
