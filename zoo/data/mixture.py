@@ -36,7 +36,7 @@ class MixtureOrder:
 
     def indices(self, positions: np.ndarray) -> np.ndarray:
         """int64, like `positions`."""
-        positions = np.asarray(positions)
+        positions = np.asarray(positions, np.int64)
         blocks, places = np.divmod(positions, sum(self.counts))
         out = np.empty_like(positions)
         unique, inverse = np.unique(blocks, return_inverse=True)
@@ -81,6 +81,8 @@ class MixtureSource(ConcatenatedSource):
             make_order(source, (seed + i * FAR) % 2**64, batch_size)
             for i, source in enumerate(self.sources)
         )
+        if any(hasattr(part, "length") for part in parts):
+            raise UserError("data.mixture and data.buckets do not go together: set one of them")
         starts = tuple(int(start) for start in self.starts[:-1])
         return MixtureOrder(parts, self.counts, starts, seed)
 

@@ -52,11 +52,22 @@ def make_order(source: Any, seed: int, batch_size: int) -> Order:
     return Shuffle(seed, len(source))
 
 
-@functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order of one epoch: random 64-bit keys, sorted.
 
     Philox itself is specified (Salmon et al. 2011), unlike NumPy's shuffle, which may change.
     """
-    keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, 0, 0]).random_raw(size)
-    return np.argsort(keys, kind="stable")
+    recent = _recent_epochs(seed, size)
+    if epoch not in recent:
+        keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, 0, 0]).random_raw(size)
+        if len(recent) > 1:
+            recent.pop(min(recent), None)
+        recent[epoch] = np.argsort(keys, kind="stable")
+        return recent[epoch]
+    return recent[epoch]
+
+
+@functools.lru_cache(maxsize=64)
+def _recent_epochs(seed: int, size: int) -> dict[int, np.ndarray]:
+    """Two epochs of a source, between which a batch may straddle; of a mixture, two of each."""
+    return {}

@@ -89,9 +89,14 @@ class ConcatenatedSource:
             mine = np.flatnonzero(owners == owner)
             found.append(self.sources[owner].take(indices[mine] - self.starts[owner]))
             rows.append(mine)
-        back = np.argsort(np.concatenate(rows), kind="stable") if rows else np.arange(0)
-        parts = found or [self.sources[0].take(indices)]
-        return {field: _join([part[field] for part in parts], back) for field in parts[0]}
+        if len(found) < 2:
+            return found[0] if found else self.sources[0].take(indices)
+        back = np.argsort(np.concatenate(rows), kind="stable")
+        return {field: _join([part[field] for part in found], back) for field in found[0]}
+
+    def map_parts(self, function: Callable[[Source], Source]) -> ConcatenatedSource:
+        """The same arrangement of what the function makes of each source."""
+        return dataclasses.replace(self, sources=tuple(map(function, self.sources)))
 
     def labels(self) -> np.ndarray | None:
         found = [read_labels(source) for source in self.sources]
@@ -216,10 +221,9 @@ def open_dataset(config: DataConfig) -> Dataset:
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
-    from zoo.data.mixture import open_mixture
     from zoo.data.text import encode_text
 
-    dataset = open_mixture(config) if config.mixture else encode_text(open_raw(config), config)
+    dataset = encode_text(open_raw(config), config)
     default = DataConfig()
     for key in ("tokenizer", "stride"):
         if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
@@ -228,9 +232,12 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def open_raw(config: DataConfig) -> Dataset:
-    """`data.source` with its splits chosen, text still as text."""
-    from zoo.data.splits import choose_splits, resplit
+    """`data.source` (or `data.mixture`) with its splits chosen, text still as text."""
+    from zoo.data.mixture import open_mixture
+    from zoo.data.splits import choose_splits, fit_twin, resplit
 
+    if config.mixture:
+        return open_mixture(config)
     kind, _, name = config.source.partition(":")
     openers = find_openers()
     if kind in openers:
@@ -243,7 +250,10 @@ def open_raw(config: DataConfig) -> Dataset:
         raise UserError(
             f"data.columns is for tables ({', '.join(WITH_COLUMNS)}), not {config.source!r}"
         )
-    return resplit(*choose_splits(dataset, config))
+    if kind == "synthetic":
+        config = fit_twin(dataset, config)
+    tests = ("test", "validation") if kind == "tfds" else ("test",)
+    return resplit(choose_splits(dataset, config, tests), config)
 
 
 WITH_COLUMNS = ("csv", "tsv", "jsonl", "parquet", "npz", "hf")

@@ -181,6 +181,20 @@ def _refuse_overlap(slices: Mapping[str, list[Slice]], keys: Mapping[str, str]) 
             )
 
 
+def fit_twin(dataset: Dataset, config: DataConfig) -> DataConfig:
+    """The config for a synthetic twin, which has splits of its own: only whether there is a 'val'
+    is the recipe's."""
+    lacks_val = config.val_split is not None and "val" not in dataset.splits
+    return dataclasses.replace(
+        config,
+        train_split="train",
+        val_split=None,
+        test_split=None,
+        test_fraction=0.0,
+        validation_fraction=0.25 if lacks_val else config.validation_fraction,
+    )
+
+
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
     """Applies `data.fold`, `data.test_fraction` and `data.validation_fraction`: stratified where
     there are classes, the last part of a text. Both fractions are of what `train_split` names."""
