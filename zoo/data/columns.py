@@ -8,7 +8,7 @@ classes, decimals are values; a label of several columns or lists is several lab
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,9 @@ def make_dataset(
     first = tables[next((n for n in training if n is not None), next(iter(tables)))]
     if not len(first):
         raise UserError(f"{name}: {first.origin.name(0).rpartition(':')[0] or name} has no rows")
-    plan = find_columns(first, config.columns, name)
+    plan = find_columns(
+        first.columns, lambda column: find_kind(first.columns[column]), config.columns, name
+    )
     for table in tables.values():
         for column in (c for columns in plan.values() for c in columns):
             if column not in table.columns:
@@ -130,52 +132,52 @@ def make_source(
     return TableSource(fields, table.origin)
 
 
-def find_columns(table: Table, given: Mapping[str, Any], name: str) -> dict[str, list[str]]:
-    """Our field -> their columns, as given or inferred.
+def find_columns(
+    columns: Collection[str], kind_of: Callable[[str], str], given: Mapping[str, Any], name: str
+) -> dict[str, list[str]]:
+    """Our field -> their columns, as given or inferred; `kind_of` tells what a column holds.
 
     Raises UserError on an unknown field, a missing column, or where there is no one answer.
     """
     plan: dict[str, list[str]] = {}
-    for field, columns in given.items():
+    for field, wanted in given.items():
         if field not in FIELDS:
             raise UserError(f"data.columns: no field {field!r}{nearest(field, FIELDS)}")
-        plan[field] = [columns] if isinstance(columns, str) else list(columns)
+        plan[field] = [wanted] if isinstance(wanted, str) else list(wanted)
         if not plan[field] or (len(plan[field]) > 1 and field not in ("features", "label")):
-            raise UserError(f"data.columns: {field!r} is of one column, not {columns!r}")
+            raise UserError(f"data.columns: {field!r} is of one column, not {wanted!r}")
         for column in plan[field]:
-            if column not in table.columns:
+            if column not in columns:
                 raise UserError(
-                    f"data.columns: {name} has no column {column!r}"
-                    f"{nearest(str(column), table.columns)}"
+                    f"data.columns: {name} has no column {column!r}{nearest(str(column), columns)}"
                 )
     if "label" in plan and "value" in plan:
         raise UserError("data.columns: 'label' is classes and 'value' a number: name one of them")
-    used = {column for columns in plan.values() for column in columns}
-    free = [column for column in table.columns if column not in used]
+    used = {column for wanted in plan.values() for column in wanted}
+    free = [column for column in columns if column not in used]
     label = next((c for c in LABEL_COLUMNS if c in free), None)
     if label and not {"label", "value", "target", "completion"} & plan.keys():
         plan["label"] = [label]
         free.remove(label)
     if plan.keys() <= {"label", "value"}:
-        plan = {**_find_inputs(table, free, name), **plan}
+        plan = {**_find_inputs({c: kind_of(c) for c in free}, name), **plan}
     return plan
 
 
-def _find_inputs(table: Table, free: list[str], name: str) -> dict[str, list[str]]:
+def _find_inputs(kinds: Mapping[str, str], name: str) -> dict[str, list[str]]:
     """Fields of the columns that are no label, by their names, then by what they hold."""
-    for names in BY_NAME:
-        if set(names.values()) <= set(free):
-            return {field: [column] for field, column in names.items()}
-    kinds = {column: find_kind(table.columns[column]) for column in free}
-    of = {kind: [c for c in free if kinds[c] == kind] for kind in ("image", "text", "numbers")}
+    of = {kind: [c for c in kinds if kinds[c] == kind] for kind in ("image", "text", "numbers")}
     images = [c for c in of["image"] if c == "image"] or of["image"]
-    if len(images) == 1:
+    named = next((names for names in BY_NAME if set(names.values()) <= kinds.keys()), None)
+    if named and not images:
+        return {field: [column] for field, column in named.items()}
+    if len(images) == 1 and not named:
         return {"image": images}
     if not images and len(of["text"]) == 1:
         return {"text": of["text"]}
     if not images and not of["text"] and of["numbers"]:
         return {"features": of["numbers"]}
-    shown = ", ".join(f"{c} ({kinds[c]})" for c in free[:12]) or "none beside the label"
+    shown = ", ".join(f"{c} ({kinds[c]})" for c in list(kinds)[:12]) or "none beside the label"
     raise UserError(
         f"{name}: cannot tell which columns are the input ({shown}): set data.columns, "
         "e.g. {'text': 'COLUMN'} or {'features': ['A', 'B']}"

@@ -58,13 +58,14 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     Philox itself is specified (Salmon et al. 2011), unlike NumPy's shuffle, which may change.
     """
     recent = _recent_epochs(seed, size)
-    if epoch not in recent:
+    order = recent.get(epoch)
+    if order is None:
         keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, 0, 0]).random_raw(size)
+        order = np.argsort(keys, kind="stable")
         if len(recent) > 1:
             recent.pop(min(recent), None)
-        recent[epoch] = np.argsort(keys, kind="stable")
-        return recent[epoch]
-    return recent[epoch]
+        recent[epoch] = order
+    return order
 
 
 @functools.lru_cache(maxsize=64)

@@ -198,7 +198,9 @@ def fit_twin(dataset: Dataset, config: DataConfig) -> DataConfig:
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
     """Applies `data.fold`, `data.test_fraction` and `data.validation_fraction`: stratified where
     there are classes, the last part of a text. Both fractions are of what `train_split` names."""
-    if config.fold and "text" in dataset.shapes and "label" not in dataset.shapes:
+    if config.fold and (
+        dataset.tokenizer or ("text" in dataset.shapes and "label" not in dataset.shapes)
+    ):
         raise UserError(f"data.fold: {dataset.name} is text, which is not divided into folds")
     if config.fold and config.test_fraction:
         raise UserError("data.fold and data.test_fraction both say what 'test' is: set one")
