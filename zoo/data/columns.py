@@ -232,7 +232,7 @@ def read_images(table: Table, column: str) -> Any:
             raise UserError(f"{table.origin.name(row)}: column {column!r} is missing")
         return Strings(values.cast(pa.large_binary()))
     paths = read_strings(Table({column: values}, table.origin), column)
-    folder = str(table.origin.paths[0]).rpartition("/")[0] if table.origin.paths else ""
+    folder = os.path.dirname(table.origin.paths[0]) if table.origin.paths else ""
     files = ImageFiles(paths, folder, table.origin)
     files[np.arange(min(len(files), 1))]  # a wrong folder is found now
     return files

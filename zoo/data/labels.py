@@ -88,7 +88,8 @@ def fit_labels(tables: Sequence[Table], columns: Sequence[str], as_values: bool)
     (column,) = columns
     declared = tables[0].class_names.get(column)
     if declared:
-        return Labels((column,), tuple(declared), {i: i for i in range(len(declared))})
+        many = isinstance(next(iter(to_list(tables[0].columns[column][:1])), None), list)
+        return Labels((column,), tuple(declared), {i: i for i in range(len(declared))}, many)
     known: dict[Any, tuple[Any, int]] = {}  # class -> where it was first seen
     many = False
     for table in tables:

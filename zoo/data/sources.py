@@ -261,7 +261,7 @@ WITH_COLUMNS = ("csv", "tsv", "jsonl", "parquet", "npz", "hf")
 
 def find_openers() -> dict[str, Callable[[str, DataConfig], Dataset]]:
     """Kind of source -> what opens `KIND:NAME`."""
-    from zoo.data import embedded, published, synthetic, tables, text, tfds_source
+    from zoo.data import catalogs, embedded, hub, published, synthetic, tables, text, tfds_source
 
     return {
         "embedded": embedded.open_embedded,
@@ -274,6 +274,8 @@ def find_openers() -> dict[str, Callable[[str, DataConfig], Dataset]]:
         "jsonl": tables.open_jsonl,
         "parquet": tables.open_parquet,
         "npz": tables.open_npz,
+        "hf": hub.open_hub,
+        "gettext": catalogs.open_gettext,
     }
 
 

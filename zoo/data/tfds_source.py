@@ -126,7 +126,9 @@ def find_features(info: Any, config: DataConfig, name: str) -> dict[str, str]:
             return "image"
         if isinstance(found, tfds.features.Text):
             return "text"
-        numeric = isinstance(found, tfds.features.Tensor) and found.np_dtype != object
+        numeric = (
+            isinstance(found, tfds.features.Tensor) and np.dtype(found.np_dtype).kind in "biuf"
+        )
         return "numbers" if numeric and len(found.shape) < 2 else "other"
 
     given, keys = dict(config.columns), info.supervised_keys
