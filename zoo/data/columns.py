@@ -92,7 +92,7 @@ def make_dataset(
     training = [find_split(n, tables) for n in split_names(config.train_split)]
     first = tables[next((n for n in training if n is not None), next(iter(tables)))]
     if not len(first):
-        raise UserError(f"{name}: {first.origin.name(0).rpartition(':')[0] or name} has no rows")
+        raise UserError(f"{name}: {', '.join(first.origin.paths[:3])} has no rows")
     plan = find_columns(
         first.columns, lambda column: find_kind(first.columns[column]), config.columns, name
     )
@@ -193,7 +193,7 @@ def find_kind(values: Any) -> str:
         return "other"
 
     def most(test: Any) -> bool:
-        return sum(map(test, sample)) * 2 > len(sample)
+        return sum(map(test, sample)) * 2 >= len(sample)
 
     if most(lambda v: isinstance(v, bytes) or (isinstance(v, dict) and "bytes" in v)):
         return "image"

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -284,7 +284,7 @@ def _read_jsonl(path: str) -> Table:
 
 
 @dataclass(frozen=True)
-class _ParquetColumns:
+class _ParquetColumns(Mapping[str, Any]):
     """The columns of some Parquet files, each read when it is asked for."""
 
     paths: tuple[str, ...]
@@ -295,12 +295,6 @@ class _ParquetColumns:
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.names
-
-    def keys(self) -> tuple[str, ...]:
-        return self.names
 
     def __getitem__(self, name: str) -> Any:
         import pyarrow as pa
@@ -330,13 +324,13 @@ def _read_parquet(paths: list[str]) -> Table:
             for column in set(names) ^ set(found):
                 raise UserError(f"{paths[0]} and {path} differ in column {column!r}")
             sizes.append(head.metadata.num_rows)
-    columns: Any = _ParquetColumns(tuple(paths), names or ())
+    columns = _ParquetColumns(tuple(paths), names or ())
     return Table(columns, Origin(tuple(paths), np.cumsum(sizes), None))
 
 
 def _read_npz(path: str) -> Table:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from None

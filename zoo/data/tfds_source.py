@@ -126,10 +126,8 @@ def find_features(info: Any, config: DataConfig, name: str) -> dict[str, str]:
             return "image"
         if isinstance(found, tfds.features.Text):
             return "text"
-        numeric = (
-            isinstance(found, tfds.features.Tensor) and np.dtype(found.np_dtype).kind in "biuf"
-        )
-        return "numbers" if numeric and len(found.shape) < 2 else "other"
+        kind = np.dtype(found.np_dtype).kind if isinstance(found, tfds.features.Tensor) else "O"
+        return "numbers" if kind in "biuf" and len(found.shape) < 2 else "other"
 
     given, keys = dict(config.columns), info.supervised_keys
     if not given and keys and len(keys) == 2 and kind_of(keys[0]) == "text":
