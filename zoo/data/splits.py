@@ -17,6 +17,7 @@ import numpy as np
 from zoo.config import DataConfig, UserError, nearest
 from zoo.data.sources import ConcatenatedSource, Dataset, Source, SubsetSource, read_labels
 
+ROLES = ("train", "val", "test")
 VALIDATION_NAMES = ("val", "valid", "validation", "dev")  # one split under four names
 _TERM = re.compile(r"([\w-]+)(?:\[([^\[\]]+)\])?")
 _BOUND = re.compile(r"(-?\d[\d_.]*)?(%|shard)?")
@@ -144,7 +145,9 @@ def choose_splits(
             slices[role] = [Slice(found, 0, len(available[found]))]
             keys[role] = f"the split {found!r}"
     _refuse_overlap(slices, keys)
-    splits = {r: _select(slices[r], available) for r in ("train", "val", "test") if r in slices}
+    splits: dict[str, Source] = {
+        role: _select(slices[role], available) for role in ROLES if role in slices
+    }
     if all(splits[r] is available.get(r) for r in splits) and splits.keys() == available.keys():
         return dataset
     for role, source in splits.items():
@@ -251,9 +254,8 @@ def _hold_out(dataset: Dataset, role: str, part: float | int, key: str) -> Datas
         kept, held = split_indices(len(train), part, labels)
         kept_part, held_part = SubsetSource(train, kept), SubsetSource(train, held)
     splits: dict[str, Source] = {"train": kept_part, role: held_part}
-    order = ("train", "val", "test")
-    splits = {n: splits.get(n, dataset.splits.get(n)) for n in order}  # type: ignore[misc]
-    return dataclasses.replace(dataset, splits={n: s for n, s in splits.items() if s is not None})
+    splits = {**dataset.splits, **splits}
+    return dataclasses.replace(dataset, splits={r: splits[r] for r in ROLES if r in splits})
 
 
 def split_indices(

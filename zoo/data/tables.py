@@ -16,10 +16,10 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -177,9 +177,8 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
 
     Raises UserError, with the line, on another encoding or a broken archive.
     """
-    opener: Callable[[str], IO[bytes]] = gzip.open if path.endswith(".gz") else open_binary
     try:
-        with opener(path) as stream:
+        with open_binary(path) as stream:
             for number, raw in enumerate(stream, 1):
                 if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
                     raise UserError(f"{path}:1: not UTF-8 but UTF-16: convert the file")
@@ -197,9 +196,9 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
         raise UserError(f"cannot read {path}: {error}") from None
 
 
-def open_binary(path: str) -> IO[bytes]:
-    """A plain file of bytes."""
-    return open(path, "rb")
+def open_binary(path: str) -> Any:
+    """A file of bytes, unpacked where it is a .gz."""
+    return gzip.open(path) if path.endswith(".gz") else open(path, "rb")
 
 
 def _read_csv(path: str) -> Table:

@@ -112,6 +112,8 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         f"{parts.config.model.name}: {count_params(params):,} parameters; "
         f"{parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
+    for note in parts.dataset.notes:
+        progress.tell(note)
     if folder is None or jax.process_index():
         return
     if type(parts.model) in CLASSES.values():  # for zoo.load_pretrained

@@ -127,6 +127,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
         "tokenizer": dataset.tokenizer_hash,
+        "inferred": list(dataset.notes),
     }
 
 
