@@ -58,7 +58,7 @@ class DataConfig:
         "embedded:NAME, files:NAME, text:PATTERN, csv:, tsv:, jsonl:, parquet:, npz: with FILES, "
         "tfds:NAME, hf:NAME, gettext:NAME, synthetic:SOURCE, or 'module:function' of your own",
     )
-    mixture: dict[str, float] = _key({}, "source -> weight, in place of data.source")
+    mixture: dict[str, float | int] = _key({}, "source -> weight, in place of data.source")
     columns: dict[str, Any] = _key(
         {}, "of a table: our field -> its column (or columns), where they are not inferred"
     )

@@ -87,7 +87,7 @@ class MixtureSource(ConcatenatedSource):
         return MixtureOrder(parts, self.counts, starts, seed)
 
 
-def count_weights(weights: Sequence[float]) -> tuple[int, ...]:
+def count_weights(weights: Sequence[float | int]) -> tuple[int, ...]:
     """The smallest whole numbers in the ratio of some weights: (0.5, 0.25) -> (2, 1).
 
     Raises UserError on a weight that is not positive, and on ratios of very large numbers.

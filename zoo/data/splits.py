@@ -107,7 +107,7 @@ def _bounds(selector: str | None, source: Source, where: str) -> tuple[int, int]
     return places[0], max(places)
 
 
-def _place(number: float, unit: str, source: Source, where: str) -> int:
+def _place(number: float | int, unit: str, source: Source, where: str) -> int:
     """One bound as a place from 0 to the size."""
     size = len(source)
     if unit == "shard":
