@@ -120,7 +120,7 @@ def _place(number: float | int, unit: str, source: Source, where: str) -> int:
     place = round(number * size / 100.0) if unit == "%" else int(number)
     if abs(place) > size:
         raise UserError(f"{where}: {place} is outside the split's {size:,} examples")
-    return place + size if number < 0 else place
+    return place + size if place < 0 else place
 
 
 def choose_splits(
