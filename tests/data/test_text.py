@@ -6,25 +6,34 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.config import DataConfig, UserError
 from zoo.data import TrainStream, open_dataset, read_eval
-from zoo.data.text import TokenFile, TokenWindows, open_corpus
+from zoo.data.array_file import make_array_file
+from zoo.data.documents import open_texts
+from zoo.data.text import encode_text
+from zoo.data.token_file import TokenFile
+from zoo.data.token_sources import TokenWindows
 
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory):
     """A file of the tokens 0, 1, 2, ..."""
-    path = tmp_path_factory.mktemp("tokens") / "numbers.uint16"
-    np.arange(1000, dtype=np.uint16).tofile(path)
+    path = tmp_path_factory.mktemp("tokens") / "numbers.tokens"
+
+    def write(writer):
+        writer.add("tokens", np.arange(1000, dtype=np.uint16))
+        writer.add("offsets", np.array([0, 300, 301, 700, 1000]))
+
+    make_array_file(path, write)
     return str(path)
 
 
 @given(size=st.integers(2, 1000), length=st.integers(1, 40), batch=st.integers(1, 9))
 def test_evaluation_predicts_every_token_but_the_first_once(numbers, size, length, batch):
-    windows = TokenWindows(TokenFile(numbers, "uint16", 0, size), length, length, whole=False)
+    windows = TokenWindows(TokenFile(numbers, 0, size), length, length, whole=False)
     targets = []
     for part in read_eval(windows, (), batch):
         counted = part["real"] & (part["mask"] > 0)[:, None]
@@ -37,23 +46,13 @@ def test_evaluation_predicts_every_token_but_the_first_once(numbers, size, lengt
 @given(start=st.integers(0, 500), size=st.integers(50, 500), length=st.integers(1, 49),
        stride=st.integers(1, 60))  # fmt: skip
 def test_training_windows_are_whole_and_in_their_part(numbers, start, size, length, stride):
-    windows = TokenWindows(TokenFile(numbers, "uint16", start, start + size), length, stride, True)
+    windows = TokenWindows(TokenFile(numbers, start, start + size), length, stride, True)
     tokens = windows.take(np.arange(len(windows)))["tokens"]
     assert tokens.dtype == np.int32
     assert (np.diff(tokens, axis=1) == 1).all()
     assert tokens[0, 0] == start
     assert tokens.max() < start + size
     assert start + size - 1 - tokens.max() < stride  # as many as there are
-
-
-@given(fraction=st.floats(0.05, 0.9))
-def test_what_is_held_out_is_not_trained_on(numbers, fraction):
-    windows = TokenWindows(TokenFile(numbers, "uint16", 0, 1000), 7, 2, True)
-    kept, held = windows.hold_out(fraction)
-    seen = set(kept.take(np.arange(len(kept)))["tokens"].flat)
-    tested = set(held.take(np.arange(len(held)))["tokens"].flat)
-    assert not seen & tested
-    assert len(tested) == pytest.approx(1000 * fraction, abs=2)
 
 
 def write_corpus(folder, texts):
@@ -131,7 +130,7 @@ def test_the_twin_needs_no_files(monkeypatch, tmp_path):
         ({"source": "text:/nowhere/*.txt"}, "no file matches"),
         ({"length": 400}, "too few for a window of data.length=400"),
         ({"fold": (0, 5)}, "is text, which is not divided into folds"),
-        ({"cache": "/proc/none"}, "cannot write tokens to"),
+        ({"cache": "/proc/none"}, "cannot write to .*data.cache"),
         ({"source": "synthetic:embedded:stdlib", "tokenizer": "byts"}, "'byts' is unknown"),
         ({"source": "embedded:digits", "tokenizer": "chars"}, "data.tokenizer is for text"),
         ({"source": "embedded:wine", "stride": 3}, "data.stride is for text"),
@@ -154,6 +153,21 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
 
 
 def test_a_corpus_of_several_splits_has_one_tokenizer(tmp_path):
-    splits = {"train": lambda: iter(["abc" * 9]), "val": lambda: iter(["cab" * 5, "d" * 9])}
+    raw = open_texts("mine", {"train": ["abc" * 9], "val": ["cab" * 5, "d" * 9]})
     config = DataConfig(tokenizer="chars", cache=str(tmp_path), length=4)
-    assert open_corpus("mine", splits, config).tokenizer.alphabet == "abcd"
+    assert encode_text(raw, config).tokenizer.alphabet == "abcd"
+
+
+@given(fraction=st.floats(0.05, 0.9))
+@settings(max_examples=20)
+def test_what_is_held_out_is_not_trained_on(tmp_path_factory, fraction):
+    text = "".join(map(chr, range(0x100, 0x100 + 1000)))  # every character once
+    raw = open_texts("mine", {"train": [text]})
+    kept, held = raw.splits["train"].hold_out(fraction)
+    raw = dataclasses.replace(raw, splits={"train": kept, "val": held})
+    folder = str(tmp_path_factory.getbasetemp() / "held")
+    config = DataConfig(tokenizer="chars", cache=folder, length=7, stride=2)
+    parts = [s.take(np.arange(len(s)))["tokens"] for s in encode_text(raw, config).splits.values()]
+    seen, tested = (set(part.flat) for part in parts)
+    assert not seen & tested
+    assert len(tested) == pytest.approx(1000 * fraction, abs=2)

@@ -94,7 +94,7 @@ def test_bytes_of_other_kinds_are_unknown():
     ("name", "message"),
     [
         ("byts", "data.tokenizer='byts' is unknown .did you mean 'bytes'"),
-        ("bpe:12", "write bpe:N"),
+        ("bpe:12", "257 are the least"),
         ("bpe:many", "write bpe:N"),
         ("nowhere/tokenizer.json", "there is no nowhere/tokenizer.json"),
         ("pyproject.toml", "is no tokenizer"),

@@ -13,8 +13,8 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from twins import FOLDER
 
 import zoo
+from zoo.data.tokenizer_files import from_roberta_files, from_wordpiece_vocab
 from zoo.pretrained.processor import Processor
-from zoo.pretrained.text import from_roberta_files, from_wordpiece_vocab
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [

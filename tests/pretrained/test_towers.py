@@ -9,6 +9,7 @@ from tokenizers import pre_tokenizers
 
 import zoo
 from zoo.config import UserError
+from zoo.data.tokenizer_files import from_clip_files
 from zoo.models import CLIP
 from zoo.pretrained.clip import read_config
 from zoo.pretrained.describe import architecture_of
@@ -16,7 +17,7 @@ from zoo.pretrained.family import TheirConfig
 from zoo.pretrained.load import default_processor
 from zoo.pretrained.processor import Processor
 from zoo.pretrained.tensors import MemoryTensors
-from zoo.pretrained.text import find_tokenizer, from_clip_files
+from zoo.pretrained.text import find_tokenizer
 
 MERGES = ["a n", "an d</w>", "t h", "th e</w>", "c a", "ca t</w>", "' s</w>", "Ã ©</w>"]
 TEXTS = ["The  cat's café,\tAND 12 dogs", "", "don't! 日本 x2y"]

@@ -81,11 +81,17 @@ class DataConfig:
         None, "operations on evaluation examples (default: transform without its random ones)"
     )
     tokenizer: str = _key(
-        "bytes", "of text: bytes, chars, bpe:N (learned), gpt2, or a tokenizer.json (or its folder)"
+        "bytes",
+        "of text: bytes, chars, gpt2, learned: bpe:N, wordpiece:N, unigram:N, or a file: "
+        "tokenizer.json, vocab.txt, a SentencePiece .model, or a folder with one",
     )
     length: int = _key(256, "tokens of text an example")
     stride: int | None = _key(
         None, "tokens from one training window of text to the next (default: length)"
+    )
+    packing: bool = _key(False, "whole documents side by side in rows of data.length tokens")
+    buckets: tuple[int, ...] = _key(
+        (), "padded lengths, the last data.length: a batch's examples are of one bucket"
     )
     num_workers: int = _key(0, "worker processes that read ahead (0: a thread)", decides=False)
     prefetch: int = _key(2, "calls of training data read ahead", decides=False)
@@ -225,6 +231,7 @@ def check_config(config: Config) -> Config:
         )
     if c.data.fold and not 0 <= c.data.fold[0] < c.data.fold[1]:
         raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n")
+    _check_buckets(config)
     if c.optim.warmup_steps > c.train.num_steps:
         raise UserError(
             f"optim.warmup_steps={c.optim.warmup_steps} is more than "
@@ -258,6 +265,19 @@ def check_config(config: Config) -> Config:
     return config
 
 
+def _check_buckets(config: Config) -> None:
+    buckets, length = config.data.buckets, config.data.length
+    if not buckets:
+        return
+    if buckets[0] < 1 or list(buckets) != sorted(set(buckets)) or buckets[-1] != length:
+        raise UserError(f"data.buckets={buckets} must grow from at least 1 to data.length={length}")
+    if config.train.steps_per_call > 1:
+        raise UserError(
+            f"data.buckets needs train.steps_per_call=1, not {config.train.steps_per_call}: steps "
+            "of different lengths are no one call"
+        )
+
+
 _MAY_BE_ZERO = {
     "num_workers", "learning_rate", "warmup_steps", "weight_decay", "l1", "l2", "ema_decay",
     "validation_fraction", "test_fraction", "seed", "num_steps",
@@ -280,6 +300,11 @@ def _require_positive(config: Config) -> None:
                 raise UserError(f"{path}={value} must be a number of at least {low}")
 
 
+def shorten(buckets: tuple[int, ...], length: int) -> tuple[int, ...]:
+    """Buckets up to another length."""
+    return (*(b for b in buckets if b < length), length) if buckets else ()
+
+
 def quick(config: Config) -> Config:
     """Returns the recipe as a few steps on the synthetic twin of its data: a first look, or CI."""
 
@@ -295,6 +320,7 @@ def quick(config: Config) -> Config:
             source=source if mixture else twin(source),
             mixture={twin(name): weight for name, weight in mixture.items()},
             length=min(config.data.length, 32),
+            buckets=shorten(config.data.buckets, min(config.data.length, 32)),
             num_workers=0,
         ),
         train=replace(

@@ -61,7 +61,7 @@ TABLE: dict[str, tuple[Callable[[], dict[str, Any]], int]] = {
 def open_embedded(name: str, config: DataConfig) -> Dataset:
     """`embedded:NAME`. Raises UserError on an unknown name."""
     if name == "stdlib":
-        from zoo.data.text import open_stdlib
+        from zoo.data.documents import open_stdlib
 
         return open_stdlib(config)
     if name not in TABLE:

@@ -53,15 +53,11 @@ def make_order(source: Any, seed: int, batch_size: int) -> Order:
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of one epoch: random 64-bit keys, sorted.
-
-    Philox itself is specified (Salmon et al. 2011), unlike NumPy's shuffle, which may change.
-    """
+    """The order of one epoch."""
     recent = _recent_epochs(seed, size)
     order = recent.get(epoch)
     if order is None:
-        keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, 0, 0]).random_raw(size)
-        order = np.argsort(keys, kind="stable")
+        order = draw_permutation(seed, epoch, size)
         if len(recent) > 1:
             recent.pop(min(recent), None)
         recent[epoch] = order
@@ -72,3 +68,12 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 def _recent_epochs(seed: int, size: int) -> dict[int, np.ndarray]:
     """Two epochs of a source, between which a batch may straddle; of a mixture, two of each."""
     return {}
+
+
+def draw_permutation(seed: int, epoch: int, size: int, stream: int = 0) -> np.ndarray:
+    """Random 64-bit keys, sorted; each (seed, epoch, stream) has its own.
+
+    Philox itself is specified (Salmon et al. 2011), unlike NumPy's shuffle, which may change.
+    """
+    keys = np.random.Philox(key=[seed, 0], counter=[0, epoch, stream, 0]).random_raw(size)
+    return np.argsort(keys, kind="stable")

@@ -84,11 +84,11 @@ FOLDERS = {"sst2": "glue", "cola": "glue", "wikitext2": "wikitext-2"}
 
 def open_published(name: str, config: DataConfig) -> Dataset:
     """`files:NAME`. Raises UserError on an unknown name and a missing or altered file."""
-    from zoo.data import text
+    from zoo.data import documents
 
     openers = {
         "mnist": open_mnist,
-        "tinyshakespeare": text.open_shakespeare,
+        "tinyshakespeare": documents.open_shakespeare,
         "multi30k": open_multi30k,
         "sst2": open_glue,
         "cola": open_glue,

@@ -225,7 +225,7 @@ def open_dataset(config: DataConfig) -> Dataset:
 
     dataset = encode_text(open_raw(config), config)
     default = DataConfig()
-    for key in ("tokenizer", "stride"):
+    for key in ("tokenizer", "stride", "packing", "buckets"):
         if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
             raise UserError(f"data.{key} is for text, {dataset.name} is none")
     return dataset
@@ -261,13 +261,22 @@ WITH_COLUMNS = ("csv", "tsv", "jsonl", "parquet", "npz", "hf", "tfds")
 
 def find_openers() -> dict[str, Callable[[str, DataConfig], Dataset]]:
     """Kind of source -> what opens `KIND:NAME`."""
-    from zoo.data import catalogs, embedded, hub, published, synthetic, tables, text, tfds_source
+    from zoo.data import (
+        catalogs,
+        documents,
+        embedded,
+        hub,
+        published,
+        synthetic,
+        tables,
+        tfds_source,
+    )
 
     return {
         "embedded": embedded.open_embedded,
         "files": published.open_published,
         "synthetic": synthetic.open_synthetic,
-        "text": text.open_files,
+        "text": documents.open_files,
         "tfds": tfds_source.open_tfds,
         "csv": tables.open_csv,
         "tsv": tables.open_tsv,

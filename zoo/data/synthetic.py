@@ -6,9 +6,6 @@ own in the inputs, under noise; in a text, words follow each other by a rule.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-
 import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
@@ -63,10 +60,8 @@ def open_synthetic(name: str, config: DataConfig) -> Dataset:
 
 
 def synthetic_text(name: str, config: DataConfig) -> Dataset:
-    """A few thousand words, two documents a split. A tokenizer that is read from files becomes
-    that of bytes: a twin needs no files."""
-    from zoo.data.text import Documents, open_corpus
-    from zoo.data.tokenizers import is_file
+    """A few thousand words, two documents a split."""
+    from zoo.data.documents import open_texts
 
     random = np.random.Generator(np.random.Philox(0))
     syllables = ["ba", "de", "ki", "lo", "mu", "ra", "so", "tu"]
@@ -80,9 +75,4 @@ def synthetic_text(name: str, config: DataConfig) -> Dataset:
         return " ".join(words[p] for p in places) + "\n"
 
     texts = {split: [make_document(n), make_document(n)] for split, n in TEXT_SIZES.items()}
-    if config.tokenizer == "gpt2" or is_file(config.tokenizer):
-        config = dataclasses.replace(config, tokenizer="bytes")
-    readers: dict[str, Documents] = {
-        split: functools.partial(list, part) for split, part in texts.items()
-    }
-    return open_corpus(f"synthetic:{name}", readers, config)
+    return open_texts(f"synthetic:{name}", texts)

@@ -1,218 +1,270 @@
-"""Text as one long row of tokens on disk, and windows of it.
+"""From text to tokens: what becomes of the text fields of a dataset.
 
-A corpus is tokenised once, into a file in the cache named after the text and the tokenizer, and
-mapped into memory from there. Window number i begins at token `i * stride`; which windows make up a
-batch is decided by the pipeline from (seed, step), as for any other source.
+By the fields that are there:
+
+- `text` alone is a corpus: windows of one long row of tokens, or packed documents.
+- `text` (and `text_pair`) with a label: rows for an encoder.
+- `source` and `target`: pairs for an encoder-decoder.
+- `prompt` and `completion`: rows for a decoder, in which only the completion is a target.
+
+The tokens are made once, into a file of the cache named after the text and the tokenizer.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import hashlib
-import os
-import sysconfig
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from zoo.config import DataConfig, UserError
-from zoo.data.published import PUBLISHED, read_checked
-from zoo.data.sources import Dataset, Examples, Source, cache_folder, hash_tokenizer
-from zoo.data.tokenizers import Tokenizer, make_tokenizer
+from zoo.data.buckets import Buckets, make_buckets
+from zoo.data.documents import CorpusPart
+from zoo.data.packing import pack_tokens
+from zoo.data.sources import Dataset, Source, hash_tokenizer
+from zoo.data.token_file import Encode, TokenFile, hash_texts, make_token_file, read_texts
+from zoo.data.token_sources import TokenPairs, TokenPrompts, TokenRows, TokenWindows
+from zoo.data.tokenizers import Tokenizer, is_file, make_tokenizer
 
-Documents = Callable[[], Iterable[str]]
-
-
-@dataclass(frozen=True)
-class TokenFile:
-    """Tokens `start` to `stop` of a file of numbers. Pickled by name, mapped where it is read."""
-
-    path: str
-    dtype: str
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def read(self, places: np.ndarray) -> np.ndarray:
-        """The tokens at these places, int32."""
-        return _map_file(self.path, self.dtype)[self.start + places].astype(np.int32)
-
-    def part(self, start: int, stop: int) -> TokenFile:
-        return TokenFile(self.path, self.dtype, self.start + start, self.start + stop)
+KINDS = (("source", "target"), ("prompt", "completion"), ("text", "text_pair"), ("text",))
 
 
-@functools.lru_cache(maxsize=16)
-def _map_file(path: str, dtype: str) -> np.ndarray:
-    return np.memmap(path, np.dtype(dtype), mode="r")
+def find_text(dataset: Dataset) -> tuple[str, ...]:
+    """The text fields that are turned into tokens; none where there are none."""
+    first = dataset.splits["train"].take(np.array([0]))
+    texts = [name for name, values in first.items() if isinstance(values[0], str)]
+    return next((kind for kind in KINDS if set(kind) <= set(texts)), ())
 
 
 @dataclass(frozen=True)
-class TokenWindows:
-    """Windows of `length` tokens and the one after them, each `stride` after the one before.
+class Texts:
+    """The texts of some sources, one by one, as often as they are asked for."""
 
-    With `whole` only full windows count (training); otherwise the last one is filled up, and `real`
-    `[n, length]` is true where the token to be predicted exists: every token but the first is
-    predicted exactly once.
+    sources: Sequence[Source]
+    fields: Sequence[str]
+
+    def __iter__(self) -> Iterator[str]:
+        for source in self.sources:
+            for chunk in read_texts(source, self.fields):
+                for texts in chunk:
+                    yield from (texts,) if isinstance(texts, str) else texts
+
+
+def learn_tokenizer(datasets: Sequence[Dataset], config: DataConfig) -> Tokenizer:
+    """The tokenizer of `data.tokenizer` for datasets of text with the same fields; it learns from
+    the training texts, 'chars' from all. A synthetic twin needs no files: one that is read from
+    files becomes that of bytes."""
+    if config.source.startswith("synthetic:") and (
+        config.tokenizer == "gpt2" or is_file(config.tokenizer)
+    ):
+        config = dataclasses.replace(config, tokenizer="bytes")
+    splits = [s for d in datasets for s in (d.splits if config.tokenizer == "chars" else ["train"])]
+    sources = [d.splits[s] for d in datasets for s in d.splits if s in splits]
+    return make_tokenizer(config, Texts(sources, find_text(datasets[0])))
+
+
+def encode_text(
+    dataset: Dataset, config: DataConfig, tokenizer: Tokenizer | None = None
+) -> Dataset:
+    """The dataset with tokens in the place of its text, or as it is where it has none.
+
+    Raises UserError where settings do not fit the kind of text, a split is too short, or the cache
+    cannot be written.
     """
+    fields = find_text(dataset)
+    if not fields:
+        return dataset
+    corpus = fields == ("text",) and "label" not in dataset.shapes
+    for key, fits in (("packing", corpus), ("stride", corpus), ("buckets", not corpus)):
+        if getattr(config, key) and not fits:
+            kind = "rows of one length" if corpus else f"{' and '.join(fields)}, no corpus"
+            raise UserError(f"data.{key}: {dataset.name} is {kind}")
+    if tokenizer is None:
+        tokenizer = learn_tokenizer([dataset], config)
+    encoder = _Encoder(dataset, config, tokenizer, fields)
+    encoded = encoder.encode_corpus() if corpus else encoder.encode_examples()
+    return dataclasses.replace(encoded, tokenizer=tokenizer)
 
-    tokens: TokenFile
-    length: int
-    stride: int
-    whole: bool
 
-    def __len__(self) -> int:
-        if self.whole:
-            return max((len(self.tokens) - 1 - self.length) // self.stride + 1, 0)
-        return max(-(-(len(self.tokens) - 1) // self.length), 0)
+class _Encoder:
+    """One dataset on its way from text to tokens."""
 
-    def take(self, indices: np.ndarray) -> Examples:
-        places = indices[:, None] * self.stride + np.arange(self.length + 1)
-        last = len(self.tokens) - 1
-        out = {"tokens": self.tokens.read(np.minimum(places, last))}
-        return out if self.whole else {**out, "real": places[:, 1:] <= last}
+    def __init__(
+        self, dataset: Dataset, config: DataConfig, tokenizer: Tokenizer, fields: tuple[str, ...]
+    ):
+        self.dataset, self.config, self.tokenizer, self.fields = dataset, config, tokenizer, fields
+        self.identity = hash_tokenizer(tokenizer)
+        self.digest = hashlib.sha256(self.identity.encode())
 
-    def hold_out(self, fraction: float) -> tuple[TokenWindows, TokenWindows]:
-        """Windows of the text but its last part, and of that: no token is in both."""
-        size = len(self.tokens)
-        cut = size - round(size * fraction)
-        kept, held = self.tokens.part(0, cut), self.tokens.part(cut, size)
-        return (
-            TokenWindows(kept, self.length, self.stride, True),
-            TokenWindows(held, self.length, self.length, False),
+    def _make_file(
+        self, source: Source, fields: Sequence[str], encode: Encode, content: str, kind: str = ""
+    ) -> TokenFile:
+        key = f"{content[:24]}-{self.identity[:24]}{kind}"
+        return make_token_file(source, fields, encode, self.tokenizer.vocab_size, key, self.config)
+
+    def encode_corpus(self) -> Dataset:
+        """Windows, or packed documents."""
+        length, splits, notes = self.config.length, dict[str, Source](), list[str]()
+        files: dict[int, TokenFile] = {}  # parts of one text share its tokens
+        for split, source in self.dataset.splits.items():
+            root = source
+            while isinstance(root, CorpusPart):
+                root = root.documents
+            if id(root) not in files:
+                content = hash_texts(root, ["text"])
+                self.digest.update(f"{split}:{content}".encode())
+                files[id(root)] = self._make_file(root, ["text"], self._encode_documents, content)
+            tokens = cut_part(source, files[id(root)])
+            if self.config.packing:
+                packed = pack_tokens(tokens, length, self.config)
+                notes.append(
+                    f"split {split!r}: {packed.num_pieces:,} documents (or pieces of them) in "
+                    f"{len(packed):,} rows of {length:,} tokens, {packed.efficiency:.1%} filled"
+                )
+                splits[split], enough = packed, len(packed) > 0
+            else:
+                train = split == "train"
+                stride = (self.config.stride or length) if train else length
+                splits[split] = TokenWindows(tokens, length, stride, train)
+                enough = len(tokens) > length
+            if not enough:
+                raise UserError(
+                    f"{self.dataset.name}: split {split!r} has {len(tokens)} tokens, too few for "
+                    f"a window of data.length={length}"
+                )
+        return self._finish(splits, notes)
+
+    def encode_examples(self) -> Dataset:
+        """Rows, pairs or prompts, split by split."""
+        make: Callable[[str, Source], tuple[Any, np.ndarray]] = {
+            "source": self._make_pairs,
+            "prompt": self._make_prompts,
+            "text": self._make_rows,
+        }[self.fields[0]]
+        splits: dict[str, Source] = {}
+        for split, source in self.dataset.splits.items():
+            others = gather_others(source)
+            for name, values in others.items():
+                self.digest.update(f"{split}:{name}:{values.dtype}:{values.shape}".encode())
+                self.digest.update(np.ascontiguousarray(values).tobytes())
+            examples, sizes = make(split, source)
+            buckets: Buckets | None = None
+            if self.config.buckets and split == "train":
+                buckets = make_buckets(sizes, self.config.buckets, self.config)
+            splits[split] = dataclasses.replace(examples, others=others, buckets=buckets)
+        return self._finish(splits, [])
+
+    def _finish(self, splits: dict[str, Source], notes: list[str]) -> Dataset:
+        notes = [*self.dataset.notes, *notes]
+        return dataclasses.replace(
+            self.dataset, splits=splits, fingerprint=self.digest.hexdigest(), notes=tuple(notes)
         )
 
+    def _hash(self, split: str, source: Source, fields: Sequence[str]) -> str:
+        content = hash_texts(source, fields)
+        self.digest.update(f"{split}:{','.join(fields)}:{content}".encode())
+        return content
 
-def open_corpus(name: str, splits: Mapping[str, Documents], config: DataConfig) -> Dataset:
-    """A dataset of windows; the tokenizer learns from the training documents, 'chars' from all.
+    def _make_rows(self, split: str, source: Source) -> tuple[TokenRows, np.ndarray]:
+        length = self.config.length
+        content = self._hash(split, source, self.fields)
 
-    Raises UserError when a split has not even one window.
-    """
-    texts = splits.values() if config.tokenizer == "chars" else [splits["train"]]
-    tokenizer = make_tokenizer(config, (text for read in texts for text in read()))
-    identity = hash_tokenizer(tokenizer)
-    length, stride = config.length, config.stride or config.length
-    windows: dict[str, Source] = {}
-    digest = hashlib.sha256(identity.encode())
-    for split, read in splits.items():
-        content = hash_documents(read)
-        digest.update(f"{split}:{content}".encode())
-        tokens = tokenize(read, tokenizer, f"{content[:24]}-{identity[:24]}", config)
-        if len(tokens) < length + 1:
+        def encode(chunk: list[Any]) -> tuple[Sequence[np.ndarray], Sequence[int]]:
+            return self.tokenizer.encode_rows(chunk, length)
+
+        file = self._make_file(source, self.fields, encode, content, f"-rows{length}")
+        pair = len(self.fields) > 1
+        return TokenRows(length, {}, None, file, pair), np.diff(file.offsets)
+
+    def _make_pairs(self, split: str, source: Source) -> tuple[TokenPairs, np.ndarray]:
+        length, end = self.config.length, self.tokenizer.end
+        if end is None:
             raise UserError(
-                f"{name}: split {split!r} has {len(tokens)} tokens, too few for a window of "
-                f"data.length={length}"
+                f"data.tokenizer={self.config.tokenizer!r} has no end token, which targets need"
             )
-        train = split == "train"
-        windows[split] = TokenWindows(tokens, length, stride if train else length, train)
-    return Dataset(name, windows, fingerprint=digest.hexdigest(), tokenizer=tokenizer)
+
+        def with_end(chunk: list[Any]) -> tuple[Sequence[np.ndarray], Sequence[int]]:
+            rows = self.tokenizer.encode_batch(chunk)
+            return [np.append(row[: length - 1], end) for row in rows], [0] * len(rows)
+
+        def in_template(chunk: list[Any]) -> tuple[Sequence[np.ndarray], Sequence[int]]:
+            return self.tokenizer.encode_rows(chunk, length)
+
+        files = []
+        for field in self.fields:
+            template = field == "source" and self.tokenizer.has_template
+            encode = in_template if template else with_end
+            content = self._hash(split, source, [field])
+            kind = f"-{'rows' if template else 'ended'}{length}"
+            files.append(self._make_file(source, [field], encode, content, kind))
+        sizes = np.maximum(*(np.diff(file.offsets) for file in files))
+        return TokenPairs(length, {}, None, *files), sizes
+
+    def _make_prompts(self, split: str, source: Source) -> tuple[TokenPrompts, np.ndarray]:
+        length = self.config.length
+        content = self._hash(split, source, self.fields)
+        begin = find_begin(self.tokenizer)
+
+        def encode(chunk: list[Any]) -> tuple[Sequence[np.ndarray], Sequence[int]]:
+            prompts = self.tokenizer.encode_batch([prompt for prompt, _ in chunk])
+            completions = self._encode_documents([completion for _, completion in chunk])[0]
+            return join_prompts([*zip(prompts, completions, strict=True)], begin, length + 1)
+
+        file = self._make_file(source, self.fields, encode, content, f"-prompts{length}")
+        return TokenPrompts(length, {}, None, file), np.diff(file.offsets) - 1
+
+    def _encode_documents(self, chunk: list[str]) -> tuple[list[np.ndarray], list[int]]:
+        """Texts, each with the end token behind it where there is one."""
+        rows = self.tokenizer.encode_batch(chunk)
+        if self.tokenizer.end is not None:
+            rows = [np.append(row, self.tokenizer.end) for row in rows]
+        return rows, [0] * len(rows)
 
 
-def hash_documents(read: Documents) -> str:
-    """sha256 over the documents, their borders included."""
-    digest = hashlib.sha256()
-    for text in read():
-        content = text.encode()
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return digest.hexdigest()
+def cut_part(source: Source, tokens: TokenFile) -> TokenFile:
+    """The tokens of a corpus, or of the part that a source is of it."""
+    if not isinstance(source, CorpusPart):
+        return tokens
+    whole = cut_part(source.documents, tokens)
+    cut = len(whole) - round(len(whole) * source.fraction)
+    return whole.part(cut, len(whole)) if source.held else whole.part(0, cut)
 
 
-def tokenize(read: Documents, tokenizer: Tokenizer, key: str, config: DataConfig) -> TokenFile:
-    """All documents as one file of tokens in the cache, made once, in one move.
+def gather_others(source: Source) -> dict[str, np.ndarray]:
+    """The fields that are no text, whole."""
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(source), 4096):
+        examples = source.take(np.arange(start, min(start + 4096, len(source))))
+        texts = {name for kind in KINDS for name in kind}
+        parts.append({k: np.asarray(v) for k, v in examples.items() if k not in texts})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    Raises UserError when the cache cannot be written.
+
+def find_begin(tokenizer: Tokenizer) -> np.ndarray:
+    """The token that the tokenizer's template puts before a text, `[1]`, or `[0]` of none."""
+    around = tokenizer.encode_rows([""], 8)[0][0] if tokenizer.has_template else np.zeros(0, int)
+    begins = len(around) > 0 and tokenizer.begin is not None and around[0] == tokenizer.begin
+    return around[:1] if begins else around[:0]
+
+
+def join_prompts(
+    rows: Sequence[tuple[np.ndarray, np.ndarray]], begin: np.ndarray, room: int
+) -> tuple[list[np.ndarray], list[int]]:
+    """Prompts and completions in rows of at most `room` tokens, and where completions begin.
+
+    Too long a prompt loses its beginning; a completion that leaves no room for a token before it,
+    its end.
     """
-    dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    path = Path(cache_folder(config)) / "tokens" / f"{key}.{dtype}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            # Under a name of its own: several processes may tokenise at once, each moves a whole
-            # file to the same place.
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-                for text in read():
-                    stream.write(tokenizer.encode(text).astype(dtype).tobytes())
-                    if tokenizer.end is not None:
-                        stream.write(np.array(tokenizer.end, dtype).tobytes())
-            os.replace(stream.name, path)
-        return TokenFile(str(path), dtype, 0, path.stat().st_size // np.dtype(dtype).itemsize)
-    except OSError as error:
-        raise UserError(f"cannot write tokens to {path.parent} (data.cache): {error}") from None
-
-
-def open_shakespeare(name: str, config: DataConfig) -> Dataset:
-    """`files:tinyshakespeare`: the first nine tenths of the characters train, the rest is 'val'."""
-    (file,) = PUBLISHED[name][1]
-    text = read_checked(name, file, config).decode()
-    cut = int(len(text) * 0.9)
-    parts = {"train": text[:cut], "val": text[cut:]}
-    readers: dict[str, Documents] = {
-        split: functools.partial(list, [part]) for split, part in parts.items()
-    }
-    return open_corpus(f"files:{name}", readers, config)
-
-
-def open_stdlib(config: DataConfig) -> Dataset:
-    """`embedded:stdlib`: the source of Python's own library, tests left out, a file a document.
-
-    About a tenth of its packages, chosen by a hash of their names, is 'val'. The text differs
-    between versions of Python: the fingerprint in data.json tells.
-    """
-    root = Path(sysconfig.get_path("stdlib"))
-    files: dict[str, list[Path]] = {"train": [], "val": []}
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).parts
-        if _left_out(parts):
-            continue
-        package = parts[0].removesuffix(".py")
-        tenth = hashlib.sha256(package.encode()).digest()[0] % 10
-        files["val" if tenth == 0 else "train"].append(path)
-    readers = {split: functools.partial(map, read_source, part) for split, part in files.items()}
-    return open_corpus("embedded:stdlib", readers, config)
-
-
-def _left_out(parts: tuple[str, ...]) -> bool:
-    """Tests, installed packages and this machine's own settings are no part of the library."""
-    return any(
-        p in ("test", "tests", "idle_test", "site-packages", "dist-packages")
-        or p.startswith(("_sysconfigdata", "sitecustomize"))
-        for p in parts
-    )
-
-
-def read_source(path: Path) -> str:
-    """A Python file, decoded as it declares."""
-    import tokenize as python_tokenize
-
-    with python_tokenize.open(path) as stream:
-        return stream.read()
-
-
-def open_files(pattern: str, config: DataConfig) -> Dataset:
-    """`text:PATTERN`: the files of a shell pattern (`**` for any depth), each a document.
-
-    Raises UserError when none matches or one is not UTF-8.
-    """
-    import glob
-
-    paths = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
-    if not paths:
-        raise UserError(f"data.source='text:{pattern}': no file matches")
-
-    def read() -> Iterator[str]:
-        for path in paths:
-            try:
-                yield Path(path).read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path} is not UTF-8 text: {error.reason}") from None
-
-    return open_corpus(f"text:{pattern}", {"train": read}, config)
-
-
-def encode_text(dataset: Dataset, config: DataConfig) -> Dataset:
-    """The dataset, its text as tokens."""
-    return dataset
+    joined, marks = [], []
+    for prompt, completion in rows:
+        kept = completion[: room - 1]
+        left = room - len(kept)
+        first = begin[: left - 1]  # a place for a token of the prompt itself comes first
+        fits = left - len(first)
+        before = np.concatenate([first, prompt[max(len(prompt) - fits, 0) :]])
+        joined.append(np.concatenate([before, kept]).astype(np.int32))
+        marks.append(len(before))
+    return joined, marks

@@ -20,7 +20,9 @@ from zoo.tasks.supervised import call_model, init_model, run_model
 class CausalLM:
     """Softmax cross-entropy of each token of `tokens` `[b, t + 1]` but the first.
 
-    `real` `[b, t]`, where the batch has it, is false at targets that do not count. Metrics are the
+    `real` `[b, t]`, where the batch has it, is false at targets that do not count; `segments` and
+    `positions` `[b, t + 1]` of packed documents are the model's, so that none looks at another.
+    Metrics are the
     loss in nats a token, perplexity, and bits a byte of the text that the tokens stand for, which
     is comparable between tokenizers (tokens between documents cost bits and are no bytes).
 
@@ -56,7 +58,8 @@ class CausalLM:
         counts = jnp.broadcast_to(batch["mask"].astype(jnp.float32)[:, None], targets.shape)
         if "real" in batch:
             counts = counts * batch["real"]
-        logits, aux = call_model(self.model, params, inputs, key)
+        packed = {k: batch[k][:, :-1] for k in ("segments", "positions") if k in batch}
+        logits, aux = call_model(self.model, params, inputs, key, **packed)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets) * counts
         loss_sum = losses.sum()
         sums = {"loss": loss_sum, "weight": counts.sum()}

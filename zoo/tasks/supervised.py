@@ -31,8 +31,10 @@ def run_model(model: nn.Module, params: Any, inputs: Any, key: jax.Array | None)
     return call_model(model, params, inputs, key)[0]
 
 
-def call_model(model: nn.Module, params: Any, inputs: Any, key: jax.Array | None) -> Any:
+def call_model(
+    model: nn.Module, params: Any, inputs: Any, key: jax.Array | None, **more: Any
+) -> Any:
     """(outputs, aux) of a model; with a key in training mode, dropout on."""
     if key is None:
-        return model.apply({"params": params}, inputs)
-    return model.apply({"params": params}, inputs, train=True, rngs={"dropout": key})
+        return model.apply({"params": params}, inputs, **more)
+    return model.apply({"params": params}, inputs, train=True, rngs={"dropout": key}, **more)

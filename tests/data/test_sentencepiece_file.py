@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.config import UserError
-from zoo.pretrained.sentencepiece_file import UNKNOWN, make_backend, parse_sentencepiece
-from zoo.pretrained.text import from_sentencepiece
+from zoo.data.sentencepiece_file import UNKNOWN, make_backend, parse_sentencepiece
+from zoo.data.tokenizer_files import from_sentencepiece
 
 FILES = pathlib.Path(__file__).parent / "files"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def train(**arguments) -> bytes:
 
 
 def record() -> None:
-    """Writes the recorded files: `python tests/pretrained/test_sentencepiece_file.py`."""
+    """Writes the recorded files: `python tests/data/test_sentencepiece_file.py`."""
     import sentencepiece
 
     for name, kind in zip(NAMES, ("t5", "llama"), strict=True):
