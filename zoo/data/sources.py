@@ -94,10 +94,6 @@ class ConcatenatedSource:
         back = np.argsort(np.concatenate(rows), kind="stable")
         return {field: _join([part[field] for part in found], back) for field in found[0]}
 
-    def map_parts(self, function: Callable[[Source], Source]) -> ConcatenatedSource:
-        """The same arrangement of what the function makes of each source."""
-        return dataclasses.replace(self, sources=tuple(map(function, self.sources)))
-
     def labels(self) -> np.ndarray | None:
         found = [read_labels(source) for source in self.sources]
         return None if any(f is None for f in found) else np.concatenate(found)  # type: ignore[arg-type]
