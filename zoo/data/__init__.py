@@ -2,6 +2,7 @@
 
 from zoo.data import images as _images  # noqa: F401  (registers its operations)
 from zoo.data.ops import OPS, Op, parse_ops, without_random
+from zoo.data.order import AtLength
 from zoo.data.pipeline import TrainStream, read_ahead, read_eval
 from zoo.data.sources import (
     ArraySource,
@@ -16,6 +17,7 @@ from zoo.data.splits import resplit
 __all__ = [
     "OPS",
     "ArraySource",
+    "AtLength",
     "Dataset",
     "Op",
     "Source",

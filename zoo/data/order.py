@@ -52,6 +52,20 @@ def make_order(source: Any, seed: int, batch_size: int) -> Order:
     return Shuffle(seed, len(source))
 
 
+@dataclass(frozen=True)
+class AtLength:
+    """A source read at one padded length, to see what its batches look like."""
+
+    source: Any
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, indices: np.ndarray) -> dict[str, Any]:
+        return self.source.take(indices, self.length)
+
+
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order of one epoch."""
     recent = _recent_epochs(seed, size)

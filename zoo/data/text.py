@@ -13,6 +13,7 @@ The tokens are made once, into a file of the cache named after the text and the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,8 +86,7 @@ def encode_text(
     if tokenizer is None:
         tokenizer = learn_tokenizer([dataset], config)
     encoder = _Encoder(dataset, config, tokenizer, fields)
-    encoded = encoder.encode_corpus() if corpus else encoder.encode_examples()
-    return dataclasses.replace(encoded, tokenizer=tokenizer)
+    return encoder.encode_corpus() if corpus else encoder.encode_examples()
 
 
 class _Encoder:
@@ -98,6 +98,8 @@ class _Encoder:
         self.dataset, self.config, self.tokenizer, self.fields = dataset, config, tokenizer, fields
         self.identity = hash_tokenizer(tokenizer)
         self.digest = hashlib.sha256(self.identity.encode())
+        self.notes: list[str] = []
+        self.files: dict[int, TokenFile] = {}  # the parts of one text share its tokens
 
     def _make_file(
         self, source: Source, fields: Sequence[str], encode: Encode, content: str, kind: str = ""
@@ -106,61 +108,78 @@ class _Encoder:
         return make_token_file(source, fields, encode, self.tokenizer.vocab_size, key, self.config)
 
     def encode_corpus(self) -> Dataset:
-        """Windows, or packed documents."""
-        length, splits, notes = self.config.length, dict[str, Source](), list[str]()
-        files: dict[int, TokenFile] = {}  # parts of one text share its tokens
-        for split, source in self.dataset.splits.items():
-            root = source
-            while isinstance(root, CorpusPart):
-                root = root.documents
-            if id(root) not in files:
-                content = hash_texts(root, ["text"])
-                self.digest.update(f"{split}:{content}".encode())
-                files[id(root)] = self._make_file(root, ["text"], self._encode_documents, content)
-            tokens = cut_part(source, files[id(root)])
-            if self.config.packing:
-                packed = pack_tokens(tokens, length, self.config)
-                notes.append(
-                    f"split {split!r}: {packed.num_pieces:,} documents (or pieces of them) in "
-                    f"{len(packed):,} rows of {length:,} tokens, {packed.efficiency:.1%} filled"
-                )
-                splits[split], enough = packed, len(packed) > 0
-            else:
-                train = split == "train"
-                stride = (self.config.stride or length) if train else length
-                splits[split] = TokenWindows(tokens, length, stride, train)
-                enough = len(tokens) > length
-            if not enough:
-                raise UserError(
-                    f"{self.dataset.name}: split {split!r} has {len(tokens)} tokens, too few for "
-                    f"a window of data.length={length}"
-                )
-        return self._finish(splits, notes)
+        """Windows, or packed documents; of a mixture and other sources of several, each alone."""
+        splits = {
+            split: each_part(source, functools.partial(self._encode_documents_of, split))
+            for split, source in self.dataset.splits.items()
+        }
+        return self._finish(splits)
+
+    def _encode_documents_of(self, split: str, source: Source) -> Source:
+        length, root = self.config.length, source
+        while isinstance(root, CorpusPart):
+            root = root.documents
+        if id(root) not in self.files:
+            content = hash_texts(root, ["text"])
+            self.digest.update(f"{split}:{content}".encode())
+            file = self._make_file(root, ["text"], self._encode_documents, content)
+            self.files[id(root)] = file
+        tokens = cut_part(source, self.files[id(root)])
+        if self.config.packing:
+            packed = pack_tokens(tokens, length, self.config)
+            self.notes.append(
+                f"split {split!r}: {packed.num_pieces:,} documents (or pieces of them) in "
+                f"{len(packed):,} rows of {length:,} tokens, {packed.efficiency:.1%} filled"
+            )
+            enough = len(packed) > 0
+        else:
+            enough = len(tokens) > length
+        if not enough:
+            raise UserError(
+                f"{self.dataset.name}: split {split!r} has {len(tokens)} tokens, too few for a "
+                f"window of data.length={length}"
+            )
+        if self.config.packing:
+            return packed
+        train = split == "train"
+        return (
+            TokenWindows(tokens, length, self.config.stride or length, True)
+            if train
+            else (TokenWindows(tokens, length, length, False))
+        )
 
     def encode_examples(self) -> Dataset:
-        """Rows, pairs or prompts, split by split."""
+        """Rows, pairs or prompts, split by split; of a mixture, source by source."""
+        splits = {}
+        for split, source in self.dataset.splits.items():
+            encode = functools.partial(self._encode_examples_of, split)
+            mixed = hasattr(source, "make_order")
+            splits[split] = each_part(source, encode) if mixed else encode(source)
+        return self._finish(splits)
+
+    def _encode_examples_of(self, split: str, source: Source) -> Source:
         make: Callable[[str, Source], tuple[Any, np.ndarray]] = {
             "source": self._make_pairs,
             "prompt": self._make_prompts,
             "text": self._make_rows,
         }[self.fields[0]]
-        splits: dict[str, Source] = {}
-        for split, source in self.dataset.splits.items():
-            others = gather_others(source)
-            for name, values in others.items():
-                self.digest.update(f"{split}:{name}:{values.dtype}:{values.shape}".encode())
-                self.digest.update(np.ascontiguousarray(values).tobytes())
-            examples, sizes = make(split, source)
-            buckets: Buckets | None = None
-            if self.config.buckets and split == "train":
-                buckets = make_buckets(sizes, self.config.buckets, self.config)
-            splits[split] = dataclasses.replace(examples, others=others, buckets=buckets)
-        return self._finish(splits, [])
+        others = gather_others(source)
+        for name, values in others.items():
+            self.digest.update(f"{split}:{name}:{values.dtype}:{values.shape}".encode())
+            self.digest.update(np.ascontiguousarray(values).tobytes())
+        examples, sizes = make(split, source)
+        buckets: Buckets | None = None
+        if self.config.buckets and split == "train":
+            buckets = make_buckets(sizes, self.config.buckets, self.config)
+        return dataclasses.replace(examples, others=others, buckets=buckets)
 
-    def _finish(self, splits: dict[str, Source], notes: list[str]) -> Dataset:
-        notes = [*self.dataset.notes, *notes]
+    def _finish(self, splits: dict[str, Source]) -> Dataset:
         return dataclasses.replace(
-            self.dataset, splits=splits, fingerprint=self.digest.hexdigest(), notes=tuple(notes)
+            self.dataset,
+            splits=splits,
+            fingerprint=self.digest.hexdigest(),
+            tokenizer=self.tokenizer,
+            notes=(*self.dataset.notes, *self.notes),
         )
 
     def _hash(self, split: str, source: Source, fields: Sequence[str]) -> str:
@@ -222,6 +241,15 @@ class _Encoder:
         if self.tokenizer.end is not None:
             rows = [np.append(row, self.tokenizer.end) for row in rows]
         return rows, [0] * len(rows)
+
+
+def each_part(source: Source, encode: Callable[[Source], Source]) -> Source:
+    """A source that is made of `sources` (a mixture) around the encoded ones; another encoded."""
+    parts = getattr(source, "sources", None)
+    if parts is None:
+        return encode(source)
+    made: Any = source
+    return dataclasses.replace(made, sources=tuple(each_part(part, encode) for part in parts))
 
 
 def cut_part(source: Source, tokens: TokenFile) -> TokenFile:

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.config import Config, UserError, nearest
 from zoo.data import (
+    AtLength,
     Dataset,
     Op,
     Source,
@@ -76,7 +77,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         config.seed,
         rows,
     )
-    batch = batch_specs(dataset.splits["train"], ops, config.train.batch_size)
+    shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
     model = build_model(config, dataset, batch, choose_attend(mesh.devices.flat[0].platform))
     task = make_task(config.task, {"model": model}, dataset)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
@@ -92,7 +93,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         local_rows(eval_batch_size, num_shares, "train.eval_batch_size"),
         eval_batch_size,
         schedule,
-        Programs(config, task, optimizer, mesh, batch),
+        Programs(config, task, optimizer, mesh, batch, shorter),
     )
 
 
@@ -125,6 +126,18 @@ def batch_specs(source: Source, ops: tuple[Op, ...], batch_size: int) -> dict[st
     }
 
 
+def plan_shapes(
+    config: Config, source: Source, ops: tuple[Op, ...]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The shapes of the training batches: of shorter buckets, where there are any, and the
+    longest."""
+    size = config.train.batch_size
+    if not config.data.buckets:
+        return [], batch_specs(source, ops, size)
+    *shorter, longest = (batch_specs(AtLength(source, n), ops, size) for n in config.data.buckets)
+    return shorter, longest
+
+
 def build_model(
     config: Config, dataset: Dataset, batch: dict[str, Any], attend: Attend
 ) -> nn.Module:
@@ -154,10 +167,21 @@ def build_model(
     unknown = [k for k in given if k not in fields]
     if unknown:
         raise UserError(f"model.arguments.{unknown[0]} is unknown{nearest(unknown[0], fields)}")
+    _check_vocabulary(config, dataset, given)
     model = create_model(config.model.name, **given)
     # A wrong size or width fails here, before anything runs.
     jax.eval_shape(lambda x: model.init(jax.random.key(0), x), inputs)
     return model
+
+
+def _check_vocabulary(config: Config, dataset: Dataset, given: dict[str, Any]) -> None:
+    """Raises UserError when the data has tokens that the model has no place for."""
+    size, places = getattr(dataset.tokenizer, "vocab_size", 0), given.get("vocab_size")
+    if places is not None and size > places:
+        raise UserError(
+            f"data.tokenizer={config.data.tokenizer!r} has {size:,} tokens, more than "
+            f"model.arguments.vocab_size={places:,} (leave that out, or set it to {size})"
+        )
 
 
 def describe_inputs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,14 +35,16 @@ class Programs:
         optimizer: optax.GradientTransformation,
         mesh: Mesh,
         batch: dict[str, jax.ShapeDtypeStruct],
+        shorter: Sequence[dict[str, jax.ShapeDtypeStruct]] = (),
     ):
-        """`batch` gives shapes and dtypes of a global training batch."""
+        """`batch` gives shapes and dtypes of a global training batch, `shorter` those of others
+        that are planned too."""
         self.mesh = mesh
         self.batch_sharding = NamedSharding(mesh, P(DATA_AXES))
         self.blocks_sharding = NamedSharding(mesh, P(None, DATA_AXES))
         self.compile_seconds = 0.0
         self._task, self._optimizer = task, optimizer
-        self.batch_shapes = batch
+        self.batch_shapes, self._shorter = batch, shorter
         self._key = jax.random.key(config.seed)
         self._train_step = make_train_step(task, optimizer, config)
         self._compiled: dict[Any, Any] = {}
@@ -103,12 +106,13 @@ class Programs:
 
     def expected_shapes(self, num_steps: int) -> Shapes:
         """Shapes and dtypes of `num_steps` stacked batches."""
-        return {k: ((num_steps, *s.shape), s.dtype) for k, s in sorted(self.batch_shapes.items())}
+        return _stack(self.batch_shapes, num_steps)
 
     def find_change(self, num_steps: int, batches: Any) -> str:
         """How batches differ from those expected, so that the step is compiled again; '' if not."""
         found, expected = find_shapes(batches), self.expected_shapes(num_steps)
-        if found == expected or ("train", *found.items()) in self._compiled:
+        planned = [expected, *(_stack(shapes, num_steps) for shapes in self._shorter)]
+        if found in planned or ("train", *found.items()) in self._compiled:
             return ""
         names = dict.fromkeys([*expected, *found])
         return ", ".join(
@@ -149,6 +153,10 @@ class Programs:
         start = time.perf_counter()
         self._compiled[key] = jitted.lower(*arguments).compile()
         self.compile_seconds += time.perf_counter() - start
+
+
+def _stack(shapes: dict[str, jax.ShapeDtypeStruct], num_steps: int) -> Shapes:
+    return {k: ((num_steps, *s.shape), s.dtype) for k, s in sorted(shapes.items())}
 
 
 def find_shapes(batches: Any) -> Shapes:
