@@ -144,3 +144,22 @@ def test_a_mixture_on_the_command_line():
     assert list(twin.mixture) == ["synthetic:text:a/*.txt", "synthetic:embedded:stdlib"]
     with pytest.raises(UserError, match=r"data.mixture takes the place of data.source='files:x'"):
         check_config(set_values(config, {"data.source": "files:x"}))
+
+
+def test_texts_of_a_mixture_share_a_tokenizer_and_are_read_by_weight(tmp_path):
+    for name, letters in (("a", "ab"), ("b", "cd")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.txt").write_text(letters * 90)
+    mixture = {f"text:{tmp_path}/a/*.txt": 2, f"text:{tmp_path}/b/*.txt": 1}
+    config = DataConfig(
+        mixture=mixture, tokenizer="chars", length=8, cache=str(tmp_path), validation_fraction=0.2
+    )
+    dataset = open_dataset(config)
+    assert dataset.tokenizer.alphabet == "abcd"
+    tokens = TrainStream(dataset.splits["train"], (), 30, 2).read(0, 2)["tokens"]
+    of_a = (tokens.reshape(60, 9) < 2).all(axis=1)
+    of_b = (tokens.reshape(60, 9) > 1).all(axis=1)
+    assert (of_a.sum(), of_b.sum()) == (40, 20)
+    val = dataset.splits["val"].take(np.arange(len(dataset.splits["val"])))
+    assert val["tokens"].shape == (10, 9)  # 36 tokens of each, every one but the first predicted
+    assert val["real"].sum() == 2 * 35

@@ -111,7 +111,13 @@ def make_dataset(
     notes = describe(plan, first, splits, coder, config.columns)
     names = coder.names if coder else None
     return Dataset(
-        name, splits, None if names is None else len(names), names or (), fingerprint, notes=notes
+        name,
+        splits,
+        None if names is None else len(names),
+        names or (),
+        fingerprint,
+        notes=notes,
+        columns={field: tuple(columns) for field, columns in plan.items()},
     )
 
 
@@ -160,7 +166,8 @@ def find_columns(
         plan["label"] = [label]
         free.remove(label)
     if plan.keys() <= {"label", "value"}:
-        plan = {**_find_inputs({c: kind_of(c) for c in free}, name), **plan}
+        inputs = {c: kind_of(c) for c in free if c not in LABEL_COLUMNS}
+        plan = {**_find_inputs(inputs, name), **plan}
     return plan
 
 

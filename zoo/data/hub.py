@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from typing import Any
@@ -38,14 +39,7 @@ def open_hub(name: str, config: DataConfig) -> Dataset:
     most = 1000 if "image" in dataset.shapes else 100_000
     content = fingerprint(dataset.splits, most)
     digest = hashlib.sha256(f"{content}:{dataset.class_names}".encode()).hexdigest()
-    return Dataset(
-        dataset.name,
-        dataset.splits,
-        dataset.num_classes,
-        dataset.class_names,
-        digest,
-        notes=dataset.notes,
-    )
+    return dataclasses.replace(dataset, fingerprint=digest)
 
 
 def _load(datasets: Any, name: str) -> Any:

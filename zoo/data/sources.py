@@ -129,7 +129,7 @@ def name_example(source: Source, index: int) -> str:
 class Dataset:
     """Named splits and what is known of them: `num_classes` is None where labels are values,
     `tokenizer` is there where the examples are windows of text, `notes` are lines that say what was
-    inferred."""
+    inferred, `columns` are those of a table that became each field."""
 
     name: str
     splits: dict[str, Source]
@@ -138,6 +138,7 @@ class Dataset:
     fingerprint: str = field(default="")
     tokenizer: Any = None
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for split, source in self.splits.items():

@@ -128,6 +128,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "class_names": list(dataset.class_names),
         "tokenizer": dataset.tokenizer_hash,
         "inferred": list(dataset.notes),
+        "columns": {field: list(columns) for field, columns in dataset.columns.items()},
     }
 
 
