@@ -55,8 +55,13 @@ class DataConfig:
 
     source: str = _key(
         "embedded:digits",
-        "embedded:NAME, files:NAME, folder:PATH, text:PATTERN, tfds:NAME, synthetic:SOURCE, or "
-        "'module:function' of your own",
+        "embedded:NAME, files:NAME, folder:PATH, text:PATTERN, csv:, tsv:, jsonl:, parquet:, npz: "
+        "with FILES, tfds:NAME, hf:NAME, gettext:NAME, synthetic:SOURCE, or 'module:function' of "
+        "your own",
+    )
+    mixture: dict[str, float | int] = _key({}, "source -> weight, in place of data.source")
+    columns: dict[str, Any] = _key(
+        {}, "of a table: our field -> its column (or columns), where they are not inferred"
     )
     folder: str | None = _key(
         None, "folder of published files (default: the variable ZOO_DATA)", decides=False
@@ -64,11 +69,13 @@ class DataConfig:
     cache: str | None = _key(
         None, "where prepared data is kept (default: ~/.cache/zoo)", decides=False
     )
-    train_split: str = _key("train", "TFDS split to train on, also sliced: 'train[:90%]'")
+    train_split: str = _key("train", "split to train on, also sliced as in TFDS: 'train[:90%]'")
+    val_split: str | None = _key(None, "split to validate on (default: 'val', where there is one)")
     test_split: str | None = _key(
-        None, "TFDS split to test on (default: 'test', or 'validation' where that is missing)"
+        None, "split to test on (default: 'test'; of tfds: 'validation' where that is missing)"
     )
     validation_fraction: float = _key(0.0, "part of the training examples held out as 'val'")
+    test_fraction: float = _key(0.0, "part of the training examples held out as 'test'")
     fold: tuple[int, int] | None = _key(None, "(i, n): test on part i of n of all examples instead")
     transform: str = _key("", "operations on training examples, 'shift(2)|normalize(0.5, 0.5)'")
     eval_transform: str | None = _key(
@@ -217,6 +224,15 @@ def check_config(config: Config) -> Config:
         )
     if not 0 <= c.data.validation_fraction < 1:
         raise UserError(f"data.validation_fraction={c.data.validation_fraction} is not in [0, 1)")
+    if not 0 <= c.data.test_fraction < 1 - c.data.validation_fraction:
+        raise UserError(
+            f"data.test_fraction={c.data.test_fraction} must be at least 0 and, with "
+            "data.validation_fraction, below 1"
+        )
+    if c.data.mixture and c.data.source != DataConfig().source:
+        raise UserError(
+            f"data.mixture takes the place of data.source={c.data.source!r}: set one of the two"
+        )
     if c.data.fold and not 0 <= c.data.fold[0] < c.data.fold[1]:
         raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n")
     _check_buckets(config)
@@ -268,7 +284,7 @@ def _check_buckets(config: Config) -> None:
 
 _MAY_BE_ZERO = {
     "num_workers", "learning_rate", "warmup_steps", "weight_decay", "l1", "l2", "ema_decay",
-    "validation_fraction", "seed", "num_steps",
+    "validation_fraction", "test_fraction", "seed", "num_steps",
 }  # fmt: skip
 
 
@@ -295,13 +311,18 @@ def shorten(buckets: tuple[int, ...], length: int) -> tuple[int, ...]:
 
 def quick(config: Config) -> Config:
     """Returns the recipe as a few steps on the synthetic twin of its data: a first look, or CI."""
-    source = config.data.source
+
+    def twin(source: str) -> str:
+        return source if source.startswith("synthetic:") else f"synthetic:{source}"
+
+    source, mixture = config.data.source, config.data.mixture
     replace = dataclasses.replace
     return replace(
         config,
         data=replace(
             config.data,
-            source=source if source.startswith("synthetic:") else f"synthetic:{source}",
+            source=source if mixture else twin(source),
+            mixture={twin(name): weight for name, weight in mixture.items()},
             length=min(config.data.length, 32),
             buckets=shorten(config.data.buckets, min(config.data.length, 32)),
             num_workers=0,

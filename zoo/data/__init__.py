@@ -15,8 +15,8 @@ from zoo.data.sources import (
     array_inputs,
     from_arrays,
     open_dataset,
-    resplit,
 )
+from zoo.data.splits import resplit
 
 __all__ = [
     "OPS",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data.sources import ArraySource, Dataset, split_indices
+from zoo.data.sources import ArraySource, Dataset
+from zoo.data.splits import split_indices
 
 
 def _digits() -> dict[str, Any]:

@@ -66,10 +66,22 @@ class AtLength:
         return self.source.take(indices, self.length)
 
 
-@functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order of one epoch."""
-    return draw_permutation(seed, epoch, size)
+    recent = _recent_epochs(seed, size)
+    order = recent.get(epoch)
+    if order is None:
+        order = draw_permutation(seed, epoch, size)
+        if len(recent) > 1:
+            recent.pop(min(recent), None)
+        recent[epoch] = order
+    return order
+
+
+@functools.lru_cache(maxsize=64)
+def _recent_epochs(seed: int, size: int) -> dict[int, np.ndarray]:
+    """Two epochs of a source, between which a batch may straddle; of a mixture, two of each."""
+    return {}
 
 
 def draw_permutation(seed: int, epoch: int, size: int, stream: int = 0) -> np.ndarray:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import os
+import re
 
 import numpy as np
 from etils import epath
 
 from zoo.config import DataConfig, UserError, nearest
 from zoo.data.sources import ArraySource, Dataset, Source
+from zoo.data.splits import choose_names
 
 MNIST_HOME = "http://yann.lecun.com/exdb/mnist/"
 # sha256 of each published file, by dataset
@@ -20,7 +23,18 @@ MNIST_DIGESTS = {
     "t10k-images": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-# dataset -> (where it is published, file -> sha256)
+MULTI30K_HOME = "https://github.com/multi30k/dataset/raw/master/data/task1/raw/"
+MULTI30K_DIGESTS = {
+    "train.en.gz": "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f",
+    "train.de.gz": "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6",
+    "val.en.gz": "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28",
+    "val.de.gz": "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a",
+    "test_2016_flickr.en.gz": "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
+    "test_2016_flickr.de.gz": "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
+    "test_2017_flickr.en.gz": "76a444ee25172e72695cddb13ae4a3bda59430617be88e0bb46b60504f054074",
+    "test_2017_flickr.de.gz": "a2c89666db00c495cd8513b9d708d5a3acc205d7de312ef2bf5fb7ebc1540aee",
+}
+# dataset -> (where it is published, a folder or an archive; file -> sha256)
 PUBLISHED = {
     "mnist": (
         MNIST_HOME,
@@ -40,14 +54,46 @@ PUBLISHED = {
             "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
         },
     ),
+    "multi30k": (MULTI30K_HOME, MULTI30K_DIGESTS),
+    "sst2": (
+        "https://dl.fbaipublicfiles.com/glue/data/SST-2.zip",
+        {
+            "SST-2/train.tsv": "48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1",
+            "SST-2/dev.tsv": "54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0",
+        },
+    ),
+    "cola": (
+        "https://dl.fbaipublicfiles.com/glue/data/CoLA.zip",
+        {
+            "CoLA/train.tsv": "cb368ebeb9f27d7ad03720d27ddc95687a311bdb100781a2fe59a5f5b1bc0624",
+            "CoLA/dev.tsv": "8c013e21dc39957cac37378d87bebe225b694a0d5fe13eded66c2856628833fd",
+        },
+    ),
+    "wikitext2": (
+        "https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data/"
+        "wikitext-2/",
+        {
+            "valid.txt": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
+            "test.txt": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
+        },
+    ),
 }
+# dataset -> the folder it is usually in, where that has another name
+FOLDERS = {"sst2": "glue", "cola": "glue", "wikitext2": "wikitext-2"}
 
 
 def open_published(name: str, config: DataConfig) -> Dataset:
     """`files:NAME`. Raises UserError on an unknown name and a missing or altered file."""
     from zoo.data import documents
 
-    openers = {"mnist": open_mnist, "tinyshakespeare": documents.open_shakespeare}
+    openers = {
+        "mnist": open_mnist,
+        "tinyshakespeare": documents.open_shakespeare,
+        "multi30k": open_multi30k,
+        "sst2": open_glue,
+        "cola": open_glue,
+        "wikitext2": open_wikitext,
+    }
     if name not in openers:
         raise UserError(f"no published files {name!r}{nearest(name, openers)}")
     return openers[name](name, config)
@@ -69,24 +115,86 @@ def open_mnist(name: str, config: DataConfig) -> Dataset:
     return Dataset(f"files:{name}", splits, 10, tuple("0123456789"), digest)
 
 
+def open_multi30k(name: str, config: DataConfig) -> Dataset:
+    """English captions and their German translations (Elliott et al. 2016): train, val and two
+    tests, 'test_2016_flickr' (the usual one) and 'test_2017_flickr'."""
+    available = list(dict.fromkeys(file.split(".")[0] for file in PUBLISHED[name][1]))
+    usual = {"test": "test_2016_flickr"}
+    chosen = choose_names(config, [*available, *usual], f"files:{name}")
+    splits: dict[str, Source] = {}
+    for split in chosen:
+        texts = [
+            gzip.decompress(read_checked(name, f"{usual.get(split, split)}.{language}.gz", config))
+            for language in ("en", "de")
+        ]
+        english, german = (text.decode().removesuffix("\n").split("\n") for text in texts)
+        splits[split] = ArraySource({"source": as_objects(english), "target": as_objects(german)})
+    return Dataset(f"files:{name}", splits)
+
+
+GLUE_CLASSES = {"sst2": ("negative", "positive"), "cola": ("unacceptable", "acceptable")}
+
+
+def open_glue(name: str, config: DataConfig) -> Dataset:
+    """SST-2 (Socher et al. 2013) and CoLA (Warstadt et al. 2018) as GLUE publishes them: text and
+    label. The labels of the test files are secret: 'dev' is what one compares on, here 'val'."""
+    available = {file.split("/")[1].split(".")[0]: file for file in PUBLISHED[name][1]}
+    splits: dict[str, Source] = {}
+    for split in choose_names(config, available, f"files:{name}"):
+        lines = read_checked(name, available[split], config).decode().splitlines()
+        rows = [line.split("\t") for line in lines]
+        # SST-2: sentence, label, under a header; CoLA: source, label, mark, sentence, without one
+        text, label = (0, 1) if name == "sst2" else (3, 1)
+        rows = rows[1:] if name == "sst2" else rows
+        texts = as_objects([row[text] for row in rows])
+        labels = np.array([int(row[label]) for row in rows], np.int32)
+        splits["val" if split == "dev" else split] = ArraySource({"text": texts, "label": labels})
+    return Dataset(f"files:{name}", splits, 2, GLUE_CLASSES[name])
+
+
+def open_wikitext(name: str, config: DataConfig) -> Dataset:
+    """WikiText-2 (Merity et al. 2016), 'valid' and 'test': an article is a document."""
+    available = {file.split(".")[0]: file for file in PUBLISHED[name][1]}
+    splits: dict[str, Source] = {}
+    for split in choose_names(config, available, f"files:{name}"):
+        text = read_checked(name, available[split], config).decode()
+        splits[split] = ArraySource({"text": as_objects(split_articles(text))})
+    return Dataset(f"files:{name}", splits)
+
+
+def split_articles(text: str) -> list[str]:
+    """Pieces that begin with a title, ` = Title = `; together they are the text."""
+    starts = [m.start() for m in re.finditer(r"(?m)^ = [^=\n].* = $\n^ $", text)]
+    bounds = [0, *starts[1:], len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def as_objects(texts: list[str]) -> np.ndarray:
+    """`[n]` of strings."""
+    out = np.empty(len(texts), object)
+    out[:] = texts
+    return out
+
+
 def read_checked(name: str, file: str, config: DataConfig) -> bytes:
     """Bytes of FOLDER/NAME/FILE (or FOLDER/FILE), their sha256 compared with the published one."""
     home, digests = PUBLISHED[name]
-    origin = f"sha256 {digests[file]}, published at {home}{file}"
+    origin = f"sha256 {digests[file]}, published at {home}{file if home.endswith('/') else ''}"
     folder = config.folder or os.environ.get("ZOO_DATA")
     if not folder:
         raise UserError(
             f"files:{name} needs {file} ({origin}): put it into a folder and name that "
             "in data.folder or ZOO_DATA"
         )
-    for path in (epath.Path(folder) / name / file, epath.Path(folder) / file):
+    usual = epath.Path(folder) / FOLDERS.get(name, name) / file
+    for path in (usual, epath.Path(folder) / name / file, epath.Path(folder) / file):
         if path.exists():
             content = path.read_bytes()
             found = hashlib.sha256(content).hexdigest()
             if found != digests[file]:
                 raise UserError(f"{path} is altered: its sha256 is {found}, not {digests[file]}")
             return content
-    raise UserError(f"missing file {epath.Path(folder) / name / file} ({origin})")
+    raise UserError(f"missing file {usual} ({origin})")
 
 
 def read_idx(content: bytes) -> np.ndarray:

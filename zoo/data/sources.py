@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
@@ -68,6 +67,52 @@ class SubsetSource:
         return name_example(self.source, int(self.indices[index]))
 
 
+@dataclass(frozen=True)
+class ConcatenatedSource:
+    """One source after another."""
+
+    sources: tuple[Source, ...]
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """Where each source begins, and the end."""
+        return np.cumsum([0, *map(len, self.sources)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def take(self, indices: np.ndarray) -> Examples:
+        indices = np.asarray(indices)
+        owners = np.searchsorted(self.starts, indices, side="right") - 1
+        found, rows = [], []
+        for owner in np.unique(owners):
+            mine = np.flatnonzero(owners == owner)
+            found.append(self.sources[owner].take(indices[mine] - self.starts[owner]))
+            rows.append(mine)
+        if len(found) < 2:
+            return found[0] if found else self.sources[0].take(indices)
+        back = np.argsort(np.concatenate(rows), kind="stable")
+        return {field: _join([part[field] for part in found], back) for field in found[0]}
+
+    def labels(self) -> np.ndarray | None:
+        found = [read_labels(source) for source in self.sources]
+        return None if any(f is None for f in found) else np.concatenate(found)  # type: ignore[arg-type]
+
+    def name(self, index: int) -> str:
+        owner = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return name_example(self.sources[owner], int(index - self.starts[owner]))
+
+
+def _join(parts: list[Any], order: np.ndarray) -> Any:
+    """Values of several sources in this order; a list where images differ in size."""
+    if all(isinstance(part, np.ndarray) for part in parts) and (
+        len({part.shape[1:] for part in parts}) == 1
+    ):
+        return np.concatenate(parts)[order]
+    every = [value for part in parts for value in part]
+    return [every[i] for i in order]
+
+
 def read_labels(source: Source) -> np.ndarray | None:
     """All labels of a split, None where it has none; `labels()` of a source reads nothing else."""
     if hasattr(source, "labels"):
@@ -84,7 +129,7 @@ def name_example(source: Source, index: int) -> str:
 class Dataset:
     """Named splits and what is known of them: `num_classes` is None where labels are values,
     `tokenizer` is there where the examples are windows of text, `notes` are lines that say what was
-    inferred."""
+    inferred, `columns` are those of a table that became each field."""
 
     name: str
     splits: dict[str, Source]
@@ -93,6 +138,7 @@ class Dataset:
     fingerprint: str = field(default="")
     tokenizer: Any = None
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for split, source in self.splits.items():
@@ -108,14 +154,18 @@ class Dataset:
 
     @functools.cached_property
     def statistics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Field -> mean and deviation over the training split, in float64."""
+        """Mean and deviation of features and labels over the training split, in float64."""
         train = self.splits["train"]
-        examples = train.take(np.arange(len(train)))
+        if "features" in self.shapes:
+            examples = train.take(np.arange(len(train)))
+        else:
+            examples = {"label": read_labels(train)}
         out = {}
-        for name, values in examples.items():
-            values = np.asarray(values, np.float64)
-            deviation = values.std(axis=0)
-            out[name] = values.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+        for name in ("features", "label"):
+            if examples.get(name) is not None:
+                values = np.asarray(examples[name], np.float64)
+                deviation = values.std(axis=0)
+                out[name] = values.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
         return out
 
     @functools.cached_property
@@ -142,15 +192,29 @@ def fingerprint(splits: Mapping[str, Source], most: int = 100_000) -> str:
         digest.update(f"{split}:{len(source)}".encode())
         examples = source.take(np.arange(min(len(source), most)))
         for name, values in examples.items():
+            if isinstance(values, list) or values.dtype == object:
+                digest.update(name.encode())
+                for value in values:
+                    digest.update(_identify(value))
+                continue
             values = np.ascontiguousarray(values)
             digest.update(f"{name}:{values.dtype}:{values.shape}".encode())
             digest.update(values.tobytes())
     return digest.hexdigest()
 
 
+def _identify(value: Any) -> bytes:
+    """The bytes of a string, of bytes, or of an array, after what tells them apart."""
+    if isinstance(value, str | bytes):
+        content = value.encode() if isinstance(value, str) else value
+        return f"{type(value).__name__}:{len(content)}:".encode() + content
+    array = np.ascontiguousarray(value)
+    return f"{array.dtype}:{array.shape}:".encode() + array.tobytes()
+
+
 def open_dataset(config: DataConfig) -> Dataset:
-    """Opens `data.source`, text as tokens, and makes its splits: 'train', 'test' and, where asked
-    for, 'val'.
+    """Opens `data.source` (or `data.mixture`), text as tokens, with the splits 'train' and, where
+    they are there or asked for, 'val' and 'test'.
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
@@ -165,100 +229,62 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def open_raw(config: DataConfig) -> Dataset:
-    """`data.source` with its splits, text still as text."""
-    from zoo.data import documents, embedded, image_folder, published, synthetic, tfds_source
+    """`data.source` (or `data.mixture`) with its splits chosen, text still as text."""
+    from zoo.data.mixture import open_mixture
+    from zoo.data.splits import choose_splits, fit_twin, resplit
 
+    if config.mixture:
+        return open_mixture(config)
     kind, _, name = config.source.partition(":")
-    openers: dict[str, Callable[[str, DataConfig], Dataset]] = {
-        "embedded": embedded.open_embedded,
-        "files": published.open_published,
-        "folder": image_folder.open_folder,
-        "synthetic": synthetic.open_synthetic,
-        "text": documents.open_files,
-        "tfds": tfds_source.open_tfds,
-    }
+    openers = find_openers()
     if kind in openers:
         dataset = openers[kind](name, config)
     elif name:
         dataset = import_attribute(config.source, "data.source")(config)
     else:
         raise UserError(f"data.source={config.source!r} is unknown{nearest(kind, openers)}")
-    if kind not in ("tfds", "synthetic") and (config.train_split, config.test_split) != (
-        "train",
-        None,
-    ):
+    if config.columns and kind not in WITH_COLUMNS:
         raise UserError(
-            f"data.train_split and data.test_split are for tfds:, not {config.source!r}"
+            f"data.columns is for tables ({', '.join(WITH_COLUMNS)}), not {config.source!r}"
         )
-    return resplit(dataset, config)
+    if kind == "synthetic":
+        config = fit_twin(dataset, config)
+    tests = ("test", "validation") if kind == "tfds" else ("test",)
+    return resplit(choose_splits(dataset, config, tests), config)
 
 
-def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
-    """Applies `data.fold` and `data.validation_fraction`: stratified where there are classes, the
-    last part of a text."""
-    if config.fold and "text" in dataset.shapes and "label" not in dataset.shapes:
-        raise UserError(f"data.fold: {dataset.name} is text, which is not divided into folds")
-    if config.fold:
-        dataset = _fold(dataset, *config.fold)
-    if config.validation_fraction:
-        dataset = _hold_out(dataset, config.validation_fraction)
-    return dataset
+WITH_COLUMNS = ("csv", "tsv", "jsonl", "parquet", "npz", "hf", "tfds")
 
 
-def _fold(dataset: Dataset, index: int, num_folds: int) -> Dataset:
-    """Part `index` of all examples becomes the test split, shuffled by seed 0."""
-    from sklearn.model_selection import KFold, StratifiedKFold
+def find_openers() -> dict[str, Callable[[str, DataConfig], Dataset]]:
+    """Kind of source -> what opens `KIND:NAME`."""
+    from zoo.data import (
+        catalogs,
+        documents,
+        embedded,
+        hub,
+        image_folder,
+        published,
+        synthetic,
+        tables,
+        tfds_source,
+    )
 
-    every = _concatenate(list(dataset.splits.values()))
-    kind = StratifiedKFold if dataset.num_classes else KFold
-    folds = kind(num_folds, shuffle=True, random_state=0)
-    labels = every.arrays["label"]
-    train, test = list(folds.split(labels.reshape(len(labels), -1), labels))[index]
-    splits: dict[str, Source] = {
-        "train": SubsetSource(every, train),
-        "test": SubsetSource(every, test),
+    return {
+        "embedded": embedded.open_embedded,
+        "files": published.open_published,
+        "folder": image_folder.open_folder,
+        "synthetic": synthetic.open_synthetic,
+        "text": documents.open_files,
+        "tfds": tfds_source.open_tfds,
+        "csv": tables.open_csv,
+        "tsv": tables.open_tsv,
+        "jsonl": tables.open_jsonl,
+        "parquet": tables.open_parquet,
+        "npz": tables.open_npz,
+        "hf": hub.open_hub,
+        "gettext": catalogs.open_gettext,
     }
-    return dataclasses.replace(dataset, splits=splits, fingerprint="")
-
-
-def _concatenate(sources: list[Source]) -> ArraySource:
-    parts = [source.take(np.arange(len(source))) for source in sources]
-    return ArraySource({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
-
-
-def _hold_out(dataset: Dataset, fraction: float) -> Dataset:
-    """Moves a part of 'train' to 'val': of a text its end, of examples some chosen by seed 0."""
-    train = dataset.splits["train"]
-    if "val" in dataset.splits:
-        raise UserError(
-            f"data.validation_fraction={fraction}: {dataset.name} has a 'val' split of its own"
-        )
-    if hasattr(train, "hold_out"):
-        parts = dict(zip(("train", "val"), train.hold_out(fraction), strict=True))
-        return dataclasses.replace(dataset, splits={**dataset.splits, **parts})
-    labels = read_labels(train) if dataset.num_classes else None
-    kept, held = split_indices(len(train), fraction, labels)
-    splits: dict[str, Source] = {
-        "train": SubsetSource(train, kept),
-        "val": SubsetSource(train, held),
-    }
-    splits |= {name: s for name, s in dataset.splits.items() if name not in splits}
-    return dataclasses.replace(dataset, splits=splits)
-
-
-def split_indices(
-    size: int, part: float | int, labels: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of the larger and the smaller part, stratified by labels, seed 0."""
-    from sklearn.model_selection import train_test_split
-
-    try:
-        kept, held = train_test_split(
-            np.arange(size), test_size=part, random_state=0, stratify=labels
-        )
-    except ValueError as error:
-        raise UserError(f"cannot hold out {part} of {size} examples: {error}") from None
-    return np.sort(kept), np.sort(held)
 
 
 def from_arrays(train: tuple[Any, Any], test: tuple[Any, Any] | None, *, classes: bool) -> Dataset:

@@ -127,6 +127,8 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
         "tokenizer": dataset.tokenizer_hash,
+        "inferred": list(dataset.notes),
+        "columns": {field: list(columns) for field, columns in dataset.columns.items()},
     }
 
 

@@ -1,0 +1,272 @@
+"""From the columns of a table to the fields of examples: which is what, and what values mean.
+
+`data.columns` says it (our field -> their column, for features a list of them); what it leaves open
+is inferred where there is one plain answer, and said. Labels that are strings or whole numbers are
+classes, decimals are values; a label of several columns or lists is several labels an example.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.config import DataConfig, UserError, nearest
+from zoo.data.cells import Origin, Strings, Table, read_features, read_strings, to_list, to_number
+from zoo.data.labels import Labels, fit_labels
+from zoo.data.sources import Dataset, Examples, Source
+from zoo.data.splits import find_split, split_names
+
+TEXT_FIELDS = ("text", "text_pair", "source", "target", "prompt", "completion")
+FIELDS = ("image", "features", "label", "value", *TEXT_FIELDS)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+# columns of these names, all there -> our fields, tried in this order
+BY_NAME: tuple[dict[str, str], ...] = (
+    {"source": "source", "target": "target"},
+    {"prompt": "prompt", "completion": "completion"},
+    {"text": "premise", "text_pair": "hypothesis"},
+    {"text": "sentence1", "text_pair": "sentence2"},
+    {"text": "text", "text_pair": "text_pair"},
+    {"text": "text"},
+    {"text": "sentence"},
+)
+LABEL_COLUMNS = ("label", "labels", "y")
+LOOK_AT = 1000  # rows that tell what a column holds
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A split of a table: every field an array, Arrow strings, or files of images."""
+
+    fields: Mapping[str, Any]
+    origin: Origin
+
+    def __len__(self) -> int:
+        return int(self.origin.starts[-1])
+
+    def take(self, indices: np.ndarray) -> Examples:
+        indices = np.asarray(indices)
+        return {name: values[indices] for name, values in self.fields.items()}
+
+    def labels(self) -> np.ndarray | None:
+        return self.fields.get("label")
+
+    def name(self, index: int) -> str:
+        return self.origin.name(index)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Encoded images by the paths in a column, relative to the table's folder."""
+
+    paths: Strings
+    folder: str
+    origin: Origin
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        """Raises UserError, with file and line of the table, on an image that is not there."""
+        out = np.empty(len(indices), object)
+        for i, path in enumerate(self.paths[indices]):
+            try:
+                with open(os.path.join(self.folder, path), "rb") as stream:
+                    out[i] = stream.read()
+            except OSError as error:
+                place = self.origin.name(int(indices[i]))
+                raise UserError(f"{place}: cannot read image {path!r}: {error.strerror}") from None
+        return out
+
+
+def make_dataset(
+    name: str, tables: Mapping[str, Table], config: DataConfig, fingerprint: str = ""
+) -> Dataset:
+    """Splits of named fields from tables; the training split says what the columns mean.
+
+    Raises UserError on a missing column, a value of another type, a label never seen in training.
+    """
+    training = [find_split(n, tables) for n in split_names(config.train_split)]
+    first = tables[next((n for n in training if n is not None), next(iter(tables)))]
+    if not len(first):
+        raise UserError(f"{name}: {', '.join(first.origin.paths[:3])} has no rows")
+    plan = find_columns(
+        first.columns, lambda column: find_kind(first.columns[column]), config.columns, name
+    )
+    for table in tables.values():
+        for column in (c for columns in plan.values() for c in columns):
+            if column not in table.columns:
+                where = table.origin.paths[0] if table.origin.paths else name
+                raise UserError(f"{where} has no column {column!r}{nearest(column, table.columns)}")
+    coder = None
+    if "label" in plan or "value" in plan:
+        fitted = [tables[n] for n in dict.fromkeys(training) if n is not None] or [first]
+        coder = fit_labels(fitted, plan.get("label") or plan["value"], "value" in plan)
+    splits: dict[str, Source] = {
+        split: make_source(table, plan, coder) for split, table in tables.items()
+    }
+    notes = describe(plan, first, splits, coder, config.columns)
+    names = coder.names if coder else None
+    return Dataset(
+        name,
+        splits,
+        None if names is None else len(names),
+        names or (),
+        fingerprint,
+        notes=notes,
+        columns={field: tuple(columns) for field, columns in plan.items()},
+    )
+
+
+def make_source(
+    table: Table, plan: Mapping[str, Sequence[str]], coder: Labels | None
+) -> TableSource:
+    """The fields of one table."""
+    fields: dict[str, Any] = {}
+    for name, columns in plan.items():
+        if name == "features":
+            fields[name] = read_features(table, columns)
+        elif name == "image":
+            fields[name] = read_images(table, columns[0])
+        elif name in TEXT_FIELDS:
+            fields[name] = read_strings(table, columns[0])
+    if coder is not None:
+        fields["label"] = coder.encode(table)
+    return TableSource(fields, table.origin)
+
+
+def find_columns(
+    columns: Collection[str], kind_of: Callable[[str], str], given: Mapping[str, Any], name: str
+) -> dict[str, list[str]]:
+    """Our field -> their columns, as given or inferred; `kind_of` tells what a column holds.
+
+    Raises UserError on an unknown field, a missing column, or where there is no one answer.
+    """
+    plan: dict[str, list[str]] = {}
+    for field, wanted in given.items():
+        if field not in FIELDS:
+            raise UserError(f"data.columns: no field {field!r}{nearest(field, FIELDS)}")
+        plan[field] = [wanted] if isinstance(wanted, str) else list(wanted)
+        if not plan[field] or (len(plan[field]) > 1 and field not in ("features", "label")):
+            raise UserError(f"data.columns: {field!r} is of one column, not {wanted!r}")
+        for column in plan[field]:
+            if column not in columns:
+                raise UserError(
+                    f"data.columns: {name} has no column {column!r}{nearest(str(column), columns)}"
+                )
+    if "label" in plan and "value" in plan:
+        raise UserError("data.columns: 'label' is classes and 'value' a number: name one of them")
+    used = {column for wanted in plan.values() for column in wanted}
+    free = [column for column in columns if column not in used]
+    label = next((c for c in LABEL_COLUMNS if c in free), None)
+    if label and not {"label", "value", "target", "completion"} & plan.keys():
+        plan["label"] = [label]
+        free.remove(label)
+    if plan.keys() <= {"label", "value"}:
+        inputs = {c: kind_of(c) for c in free if c not in LABEL_COLUMNS}
+        plan = {**_find_inputs(inputs, name), **plan}
+    return plan
+
+
+def _find_inputs(kinds: Mapping[str, str], name: str) -> dict[str, list[str]]:
+    """Fields of the columns that are no label, by their names, then by what they hold."""
+    of = {kind: [c for c in kinds if kinds[c] == kind] for kind in ("image", "text", "numbers")}
+    images = [c for c in of["image"] if c == "image"] or of["image"]
+    named = next((names for names in BY_NAME if set(names.values()) <= kinds.keys()), None)
+    if named and not images:
+        return {field: [column] for field, column in named.items()}
+    if len(images) == 1 and not named:
+        return {"image": images}
+    if not images and len(of["text"]) == 1:
+        return {"text": of["text"]}
+    if not images and not of["text"] and of["numbers"]:
+        return {"features": of["numbers"]}
+    shown = ", ".join(f"{c} ({kinds[c]})" for c in list(kinds)[:12]) or "none beside the label"
+    raise UserError(
+        f"{name}: cannot tell which columns are the input ({shown}): set data.columns, "
+        "e.g. {'text': 'COLUMN'} or {'features': ['A', 'B']}"
+    )
+
+
+def find_kind(values: Any) -> str:
+    """'numbers', 'text', 'image' or 'other', by most of the first rows."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        return "image" if values.ndim > 2 else "numbers"
+    sample = [v for v in to_list(values[:LOOK_AT]) if v is not None and v != ""]
+    if not sample:
+        return "other"
+
+    def most(test: Any) -> bool:
+        return sum(map(test, sample)) * 2 >= len(sample)
+
+    if most(lambda v: isinstance(v, bytes) or (isinstance(v, dict) and "bytes" in v)):
+        return "image"
+    if most(lambda v: isinstance(v, str) and v.lower().endswith(IMAGE_SUFFIXES)):
+        return "image"
+    if most(lambda v: to_number(v) is not None):
+        return "numbers"
+    if most(lambda v: isinstance(v, list) and v and all(to_number(x) is not None for x in v)):
+        return "numbers"
+    return "text" if most(lambda v: isinstance(v, str)) else "other"
+
+
+def read_images(table: Table, column: str) -> Any:
+    """Arrays `[n, y, x, ch]`, encoded bytes, or the files that a column names."""
+    import pyarrow as pa
+
+    values = table.columns[column]
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        if values.dtype != np.uint8 or values.ndim not in (3, 4):
+            raise UserError(
+                f"{table.origin.paths[0]}: images are [n, y, x(, ch)] uint8, {column!r} is "
+                f"{list(values.shape)} {values.dtype}"
+            )
+        return values if values.ndim == 4 else values[..., None]
+    if isinstance(values, pa.ChunkedArray) and pa.types.is_struct(values.type):
+        encoded = pa.chunked_array([chunk.field("bytes") for chunk in values.chunks])
+        if not encoded.null_count:
+            values = encoded
+        else:  # {"bytes": None, "path": ...}
+            values = pa.chunked_array([chunk.field("path") for chunk in values.chunks])
+    if isinstance(values, pa.ChunkedArray) and (
+        pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)
+    ):
+        if values.null_count:
+            row = int(np.flatnonzero(values.is_null().to_numpy())[0])
+            raise UserError(f"{table.origin.name(row)}: column {column!r} is missing")
+        return Strings(values.cast(pa.large_binary()))
+    paths = read_strings(Table({column: values}, table.origin), column)
+    folder = os.path.dirname(table.origin.paths[0]) if table.origin.paths else ""
+    files = ImageFiles(paths, folder, table.origin)
+    files[np.arange(min(len(files), 1))]  # a wrong folder is found now
+    return files
+
+
+def describe(
+    plan: Mapping[str, Sequence[str]],
+    table: Table,
+    splits: Mapping[str, Source],
+    coder: Labels | None,
+    given: Collection[str],
+) -> tuple[str, ...]:
+    """A line for what was inferred of columns, one for classes."""
+    lines = []
+    shown = "; ".join(f"{field}: {_shorten(columns)}" for field, columns in plan.items())
+    used = {column for columns in plan.values() for column in columns}
+    unused = [str(column) for column in table.columns if column not in used]
+    rest = f"; not used: {_shorten(unused)}" if unused else ""
+    if set(plan) - set(given) or unused:
+        lines.append(f"columns: {shown}{rest}")
+    if coder is not None:
+        lines.append(coder.describe())
+    return tuple(lines)
+
+
+def _shorten(words: Iterable[str], most: int = 8) -> str:
+    """'a, b, c', of many only the first and how many there are."""
+    words = list(words)
+    rest = f", ... ({len(words)})" if len(words) > most else ""
+    return ", ".join(words[:most]) + rest
