@@ -10,6 +10,7 @@ from zoo.data.sources import (
     array_inputs,
     from_arrays,
     open_dataset,
+    open_raw,
     resplit,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "array_inputs",
     "from_arrays",
     "open_dataset",
+    "open_raw",
     "parse_ops",
     "read_ahead",
     "read_eval",

@@ -1,0 +1,133 @@
+"""`zoo data check`: reads every example of a source and says what is wrong with it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.config import Config, UserError
+from zoo.data import Dataset, open_raw
+from zoo.data.tokenizers import make_tokenizer
+from zoo.look.drift import compare_schemas, compare_splits
+from zoo.look.duplicates import Duplicates
+from zoo.look.findings import (
+    Check,
+    ClassChecks,
+    ConstantFeatures,
+    ExampleChecks,
+    Finding,
+    limited_fields,
+)
+from zoo.look.profile import CountTokens, Profile
+from zoo.look.read import Block, is_text, progress_bar, read_blocks
+from zoo.look.report import Against, Report, report_lines, write_json
+from zoo.look.source import make_source_config
+
+
+def print_check(
+    spec: str, values: Mapping[str, str], against: str | None = None, json: str | None = None
+) -> int:
+    """Prints what is wrong with a source, and where it differs from another one; returns 0 when
+    that is nothing. The whole report goes into the file `json`.
+
+    Raises UserError on a mistake in the words or a source that cannot be opened.
+    """
+    path = None if json is None else Path(json)
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise UserError(f"--json={json!r} is no place for a file")
+    config = make_source_config(spec, values)
+    other = None if against is None else make_source_config(against, values, like=config)
+    report = check_source(config, other)
+    if path is not None:
+        write_json(report, path)
+    print("\n".join(report_lines(report)))
+    if report.clean:
+        print("nothing found")
+        return 0
+    cases = sum(len(finding.cases) for finding in report.findings)
+    if path is not None:
+        print(f"\nall of it: {path}")
+    elif cases:
+        print("\nall cases: --json=FILE")
+    return 1
+
+
+def check_source(config: Config, other: Config | None = None) -> Report:
+    """Everything that is found in `config.data`, and against `other.data` where that is given."""
+    dataset = open_raw(config.data)
+    opened = None if other is None else open_raw(other.data)  # a mistake there is told first
+    counter = token_counter(config, dataset)
+    duplicates = Duplicates(dataset)
+    checks: list[Check] = [
+        ExampleChecks(dataset, counter, config.data.length),
+        ClassChecks(dataset),
+        ConstantFeatures(),
+        duplicates,
+    ]
+    profiles = read_all(dataset, checks)
+    findings = sorted((f for check in checks for f in check.findings()), key=_rank)
+    against = None
+    if opened is not None:
+        theirs = Duplicates(opened)
+        other_profiles = read_all(opened, [theirs])
+        against = Against(
+            opened,
+            sum(profile.unreadable for profile in other_profiles.values()),
+            compare_schemas(dataset, opened, profiles, other_profiles),
+            compare_splits(dataset, opened, profiles, other_profiles),
+            int(np.isin(duplicates.inputs, theirs.inputs).sum()),
+        )
+    return Report(dataset, profiles, findings, against)
+
+
+KINDS = (
+    "unreadable", "label_range", "empty_text", "non_finite", "absent_class", "untrained_class",
+    "constant_feature", "duplicate", "duplicate_between", "label_conflict", "too_long",
+)  # fmt: skip
+
+
+def _rank(finding: Finding) -> int:
+    return KINDS.index(finding.kind)
+
+
+def read_all(dataset: Dataset, checks: list[Check]) -> dict[str, Profile]:
+    """Shows every example to the checks; returns what is measured of each split."""
+    profiles = {}
+    total = sum(map(len, dataset.splits.values()))
+    with progress_bar(f"reading {dataset.name}", total) as advance:
+        for split, source in dataset.splits.items():
+            profile = profiles[split] = Profile(len(source))
+            for block in read_blocks(split, source):
+                profile.add(block)
+                for check in checks:
+                    check.see(block)
+                advance(len(block) + len(block.broken))
+    return profiles
+
+
+def token_counter(config: Config, dataset: Dataset) -> CountTokens | None:
+    """Counts the tokens of a text that `data.length` would cut; None where nothing is cut."""
+    first = next(iter(_blocks(dataset)), None)
+    if first is None or not limited_fields(first.fields):
+        return None
+    tokenizer: Any = make_tokenizer(
+        config.data, _texts(dataset, every=config.data.tokenizer == "chars")
+    )
+    return lambda text: len(tokenizer.encode(text))
+
+
+def _blocks(dataset: Dataset, splits: tuple[str, ...] = ("train",)) -> Iterator[Block]:
+    for split in splits:
+        blocks = read_blocks(split, dataset.splits[split], decode=False)
+        yield from (block for block in blocks if len(block))
+
+
+def _texts(dataset: Dataset, *, every: bool) -> Iterator[str]:
+    """All texts of the training split, or of every split."""
+    for block in _blocks(dataset, tuple(dataset.splits) if every else ("train",)):
+        for values in itertools.chain(v for v in block.fields.values() if is_text(v)):
+            yield from (text for text in values if isinstance(text, str))
