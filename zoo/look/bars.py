@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from zoo.console import align
+from zoo.console import align, terminal_width
 
-MOST_BINS, BAR = 10, 24  # bins of a histogram, columns of a full bar
+MOST_BINS, BAR, MOST_NAME = 10, 24, 24  # bins; columns of a full bar; letters of a class
 
 
 def bar(share: float, width: int = BAR) -> str:
@@ -42,35 +42,49 @@ def histogram(title: str, columns: dict[str, np.ndarray]) -> list[str]:
     if not every.size:
         return []
     edges = make_edges(every)
-    whole = bool(np.all(every == np.round(every))) and edges[-1] - edges[0] >= len(edges) - 1
+    whole = _are_whole(every) and _are_whole(edges)
     counts = {name: np.histogram(v, edges)[0] for name, v in values.items()}
     highest = max((c / max(c.sum(), 1)).max() for c in counts.values())
-    header = [title] + [cell for name in counts for cell in (name, "")]
-    rows = [header]
+    rows: list[list[str | float]] = [[title, *(cell for name in counts for cell in (name, ""))]]
     for i, (low, high) in enumerate(itertools.pairwise(edges)):
         rows.append([_show_bin(low, high, whole, last=i == len(edges) - 2)])
         for count in counts.values():
-            share = count[i] / max(count.sum(), 1)
-            rows[-1] += [f"{count[i]:,}", bar(share / highest)]
-    right = {0, *range(1, len(header), 2)}
-    return align(rows, right)
+            rows[-1] += [f"{count[i]:,}", count[i] / max(count.sum(), 1) / highest]
+    return align_bars(rows, {0, *range(1, len(rows[0]), 2)})
+
+
+def align_bars(rows: list[list[str | float]], right: Collection[int]) -> list[str]:
+    """Straight columns; numbers from 0 to 1 become bars, as long as the console leaves room for."""
+    bare = align([[cell if isinstance(cell, str) else "" for cell in row] for row in rows], right)
+    num_bars = max(sum(isinstance(cell, float) for cell in row) for row in rows)
+    room = terminal_width() - max(map(len, bare)) - 2 * num_bars
+    width = min(max(room // max(num_bars, 1), 4), BAR)
+    return align(
+        [[cell if isinstance(cell, str) else bar(cell, width) for cell in row] for row in rows],
+        right,
+    )
 
 
 def make_edges(values: np.ndarray) -> np.ndarray:
-    """Edges of at most `MOST_BINS` bins over the range of some finite values."""
+    """Edges of at most `MOST_BINS` bins over the range of some finite values, whole where they are.
+
+    The last bin holds its upper edge too.
+    """
     low, high = float(values.min()), float(values.max())
     if low == high:
-        return np.array([low, low + 1])
-    whole = bool(np.all(values == np.round(values)))
+        return np.array([low, high])
     if low >= 0 and high > 20 * max(float(np.median(values)), 1):
-        doubling = high / 2.0 ** np.arange(MOST_BINS - 1, -1, -1)
-        return np.concatenate(
-            [[0], np.ceil(doubling) if whole and high > 2**MOST_BINS else doubling]
-        )
-    if whole:
-        step = max(-(-(high - low + 1) // MOST_BINS), 1)
-        return np.arange(low, high + step + 1, step)[: int((high - low) // step) + 2]
-    return np.linspace(low, high, MOST_BINS + 1)
+        last = int(np.ceil(np.log2(high)))
+        powers = 2.0 ** np.arange(max(last - MOST_BINS + 1, 0), last)
+        return np.concatenate([[0], powers, [high]])
+    if not _are_whole(values):
+        return np.linspace(low, high, MOST_BINS + 1)
+    step = max(-(-(high - low + 1) // MOST_BINS), 1)
+    return np.append(np.arange(low, high + 1, step), high)
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    return bool(np.all(values == np.round(values)))
 
 
 def _show_bin(low: float, high: float, whole: bool, *, last: bool) -> str:
@@ -107,15 +121,13 @@ def balance(names: Sequence[str], counts: Mapping[str, Sequence[int]], most: int
     if order is not None:
         half = most // 2
         shown = [*order[:half], None, *order[-half:]]
-    header = ["label"] + [cell for split in counts for cell in (split, "", "")]
-    rows = [header]
+    rows: list[list[str | float]] = [["label", *(c for s in counts for c in (s, "", ""))]]
     for i in shown:
         if i is None:
-            rows.append([f"({len(names) - most:,} more)", *[""] * (len(header) - 1)])
+            rows.append([f"({len(names) - most:,} more)", *[""] * (3 * len(counts))])
             continue
-        rows.append([names[i]])
+        rows.append([names[i] if len(names[i]) <= MOST_NAME else names[i][: MOST_NAME - 1] + "…"])
         for split, column in counts.items():
             share = column[i] / totals[split]
-            rows[-1] += [f"{column[i]:,}", f"{share:.1%}", bar(share / (highest or 1))]
-    right = {i for i in range(1, len(header)) if i % 3}
-    return align(rows, right)
+            rows[-1] += [f"{column[i]:,}", f"{share:.1%}", share / (highest or 1)]
+    return align_bars(rows, {i for i in range(1, 1 + 3 * len(counts)) if i % 3})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from zoo.look.findings import (
     limited_fields,
 )
 from zoo.look.profile import CountTokens, Profile
-from zoo.look.read import Block, is_text, progress_bar, read_blocks
+from zoo.look.read import Block, is_text, progress_bar, read_blocks, whole_splits
 from zoo.look.report import Against, Report, report_lines, write_json
 from zoo.look.source import make_source_config
 
@@ -46,7 +46,7 @@ def print_check(
         write_json(report, path)
     print("\n".join(report_lines(report)))
     if report.clean:
-        print("nothing found")
+        print("nothing found" if other is None else "\nnothing found")
         return 0
     cases = sum(len(finding.cases) for finding in report.findings)
     if path is not None:
@@ -97,9 +97,10 @@ def _rank(finding: Finding) -> int:
 def read_all(dataset: Dataset, checks: list[Check]) -> dict[str, Profile]:
     """Shows every example to the checks; returns what is measured of each split."""
     profiles = {}
-    total = sum(map(len, dataset.splits.values()))
+    splits = whole_splits(dataset)
+    total = sum(map(len, splits.values()))
     with progress_bar(f"reading {dataset.name}", total) as advance:
-        for split, source in dataset.splits.items():
+        for split, source in splits.items():
             profile = profiles[split] = Profile(len(source))
             for block in read_blocks(split, source):
                 profile.add(block)
@@ -111,23 +112,27 @@ def read_all(dataset: Dataset, checks: list[Check]) -> dict[str, Profile]:
 
 def token_counter(config: Config, dataset: Dataset) -> CountTokens | None:
     """Counts the tokens of a text that `data.length` would cut; None where nothing is cut."""
-    first = next(iter(_blocks(dataset)), None)
+    first = next(iter(Texts(dataset, ("train",)).blocks()), None)
     if first is None or not limited_fields(first.fields):
         return None
-    tokenizer: Any = make_tokenizer(
-        config.data, _texts(dataset, every=config.data.tokenizer == "chars")
-    )
+    splits = tuple(dataset.splits) if config.data.tokenizer == "chars" else ("train",)
+    tokenizer: Any = make_tokenizer(config.data, Texts(dataset, splits))
     return lambda text: len(tokenizer.encode(text))
 
 
-def _blocks(dataset: Dataset, splits: tuple[str, ...] = ("train",)) -> Iterator[Block]:
-    for split in splits:
-        blocks = read_blocks(split, dataset.splits[split], decode=False)
-        yield from (block for block in blocks if len(block))
+@dataclass(frozen=True)
+class Texts:
+    """All texts of some splits, as often as they are asked for."""
 
+    dataset: Dataset
+    splits: tuple[str, ...]
 
-def _texts(dataset: Dataset, *, every: bool) -> Iterator[str]:
-    """All texts of the training split, or of every split."""
-    for block in _blocks(dataset, tuple(dataset.splits) if every else ("train",)):
-        for values in itertools.chain(v for v in block.fields.values() if is_text(v)):
-            yield from (text for text in values if isinstance(text, str))
+    def blocks(self) -> Iterator[Block]:
+        for split in self.splits:
+            blocks = read_blocks(split, self.dataset.splits[split], decode=False)
+            yield from (block for block in blocks if len(block))
+
+    def __iter__(self) -> Iterator[str]:
+        for block in self.blocks():
+            for values in filter(is_text, block.fields.values()):
+                yield from (text for text in values if isinstance(text, str))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Finding:
     cases: tuple[Case, ...]
 
 
+@runtime_checkable
 class Check(Protocol):
     """Sees every example once and then says what it found."""
 
@@ -60,6 +61,7 @@ class ExampleChecks:
         self._sizes = {split: len(source) for split, source in dataset.splits.items()}
         self._num_classes, self._names = dataset.num_classes, dataset.class_names
         self._count_tokens, self._length = count_tokens, length
+        self._longest: Counter[str] = Counter()
         self._cases: dict[tuple[str, str], list[Case]] = defaultdict(list)
 
     def see(self, block: Block) -> None:
@@ -80,7 +82,8 @@ class ExampleChecks:
         for (kind, split), cases in self._cases.items():
             total, message = self._sizes[split], self.MESSAGES[kind]
             if kind == "too_long":
-                message += f": more than data.length={self._length} tokens"
+                message += f" beyond data.length={self._length} tokens"
+                message += f", the longest has {self._longest[split]:,}"
             count = len({case.places for case in cases})
             out.append(Finding(kind, split, count, total, message, tuple(cases)))
         return out
@@ -117,7 +120,8 @@ class ExampleChecks:
         bad = ~np.isfinite(flat)
         for i in np.flatnonzero(bad.any(axis=1)):
             columns = np.flatnonzero(bad[i])
-            shown = ", ".join(f"{name}[{j}] = {flat[i, j]}" for j in columns[:5])
+            where = [f"{name}[{j}]" if values.ndim > 1 else name for j in columns[:5]]
+            shown = ", ".join(f"{w} = {flat[i, j]}" for w, j in zip(where, columns, strict=False))
             more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
             self._add("non_finite", block, i, shown + more)
 
@@ -128,6 +132,7 @@ class ExampleChecks:
                 number = sum(count_tokens(part) for part in parts if isinstance(part, str))
                 if number > self._length:
                     title = " + ".join(names)
+                    self._longest[block.split] = max(self._longest[block.split], number)
                     self._add("too_long", block, i, f"{title}: {number:,} tokens")
 
 

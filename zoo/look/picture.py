@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from zoo.config import UserError
-from zoo.data import Dataset, Op, parse_ops
+from zoo.data import Dataset, Op
 from zoo.data.ops import Normalize
 from zoo.data.pipeline import Batch
 from zoo.data.sources import Examples
 from zoo.look.read import decode_image
 
 MOST_IMAGES, COLUMNS = 64, 8
+BROKEN = (255, 0, 0)  # where an image cannot be decoded
 
 
 @dataclass(frozen=True)
 class FitForEye(Op):
-    """Images of any kind, encoded ones too, fitted into `size` x `size` grey pixels."""
+    """Images of any kind, encoded ones too, fitted into `size` x `size` pixels, broken ones red."""
 
     size: int = 128
 
@@ -31,8 +32,13 @@ class FitForEye(Op):
     def _fit(self, image: Any) -> np.ndarray:
         from PIL import Image
 
-        pixels = decode_image(image) if isinstance(image, bytes) else np.asarray(image, np.uint8)
-        rgb = np.broadcast_to(pixels[..., :3], (*pixels.shape[:2], 3))
+        try:
+            pixels = decode_image(image)
+        except Exception:  # `zoo data check` tells why
+            pixels = np.array([[BROKEN]], np.uint8)
+        if pixels.dtype != np.uint8:  # float images in [0, 1]
+            pixels = np.round(pixels.clip(0, 1) * 255).astype(np.uint8)
+        rgb = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=-1)
         fitted = Image.fromarray(np.ascontiguousarray(rgb))
         scale = self.size / max(fitted.size)
         size = [max(round(side * scale), 1) for side in fitted.size]
@@ -59,33 +65,41 @@ def to_eye(images: np.ndarray, ops: tuple[Op, ...]) -> tuple[np.ndarray, str]:
     return images.clip(0, 1), how
 
 
-def draw_batch(batch: Batch, dataset: Dataset, path: Path, transform: str) -> str:
-    """Writes a PNG of a batch's first images with their labels; returns what it shows.
+def draw_batch(batch: Batch, dataset: Dataset, path: Path, ops: tuple[Op, ...]) -> str:
+    """Writes a PNG of the first images of a batch that `ops` made, with their labels; returns what
+    it shows.
 
     Raises UserError when the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    images, how = to_eye(batch["image"][:MOST_IMAGES], parse_ops(transform, dataset))
+    images, how = to_eye(batch["image"][:MOST_IMAGES], ops)
     columns = min(COLUMNS, len(images))
     rows = -(-len(images) // columns)
-    height, width = images.shape[1:3]
-    side = 1.25 if max(height, width) <= 64 else 1.9
-    figure = Figure(
-        figsize=(columns * side, rows * (side * min(height / width, 3) + 0.25)),
-        layout="constrained",
-    )
+    # All on one pair of axes: an image is 1 wide, as high as it is, and its label stands above.
+    height = images.shape[1] / images.shape[2]
+    inches = 1.3 if max(images.shape[1:3]) <= 64 else 2.0
+    across, down = 1.06, height + (0.24 if inches < 1.5 else 0.16)
+    figure = Figure(figsize=(columns * across * inches, rows * down * inches), facecolor="0.88")
     FigureCanvasAgg(figure)
-    smooth = "nearest" if max(height, width) < 100 else "antialiased"
+    axes = figure.add_axes((0, 0, 1, 1))
     for i, image in enumerate(images):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        shown = image[..., 0] if image.shape[-1] != 3 else image
-        axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation=smooth)
+        x, y = i % columns * across, -(i // columns) * down
+        axes.imshow(
+            image[..., 0] if image.shape[-1] != 3 else image,
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest" if max(images.shape[1:3]) < 100 else "antialiased",
+            extent=(x, x + 1, y - height, y),
+        )
         if "label" in batch:
-            axes.set_title(show_label(batch["label"][i], dataset), fontsize=8, pad=2)
-        axes.set_xticks([])
-        axes.set_yticks([])
+            text = show_label(batch["label"][i], dataset)
+            axes.text(x + 0.5, y + 0.02, text, ha="center", va="bottom", fontsize=8)
+    axes.set_xlim(-0.03, columns * across - 0.03)
+    axes.set_ylim(-(rows - 1) * down - height - 0.02, down - height - 0.02)
+    axes.set_axis_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,20 +73,26 @@ def _decode(block: Block, pool: ThreadPoolExecutor) -> Block:
     return Block(block.split, block.indices[good], fields, block.broken + broken)
 
 
-def _try_decode(data: bytes) -> np.ndarray | str:
+def _try_decode(data: Any) -> np.ndarray | str:
     try:
         return decode_image(data)
     except Exception as error:  # Pillow raises many kinds
         return one_line(error)
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """Every pixel of a JPEG, PNG, ... as `[y, x, 3]` bytes, turned as its EXIF says.
+def decode_image(data: Any) -> np.ndarray:
+    """Every pixel of a JPEG, PNG, ... as `[y, x, 3]` bytes, turned as its EXIF says; pixels stay.
 
-    Raises what Pillow raises on a broken file.
+    Raises what Pillow raises on a broken file, and what a source gave in the place of one.
     """
     from PIL import Image, ImageOps
 
+    if isinstance(data, Exception):
+        raise data
+    if not isinstance(data, bytes):
+        return np.asarray(data)
+    if not data:
+        raise ValueError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata
         image: Any = Image.open(io.BytesIO(data))
@@ -94,13 +100,15 @@ def decode_image(data: bytes) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def describe_encoded(data: bytes) -> tuple[str, tuple[int, int, int]]:
+def describe_encoded(data: Any) -> tuple[str, tuple[int, int, int]]:
     """Format and `(y, x, ch)` of an encoded image from its header alone.
 
     Raises what Pillow raises on a broken file.
     """
     from PIL import Image
 
+    if isinstance(data, Exception):
+        raise data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(data))
@@ -109,9 +117,9 @@ def describe_encoded(data: bytes) -> tuple[str, tuple[int, int, int]]:
         return image.format or "image", (height, width, len(image.getbands()))
 
 
-def is_encoded(images: Sequence[Any]) -> bool:
-    """Are these images files' bytes rather than pixels?"""
-    return len(images) > 0 and isinstance(images[0], bytes)
+def is_encoded(images: Any) -> bool:
+    """Are these images the bytes of files (or errors, of files that cannot be read)?"""
+    return any(isinstance(image, bytes | Exception) for image in images)
 
 
 def is_text(values: Any) -> bool:
@@ -128,7 +136,8 @@ def pick(values: Any, rows: Any) -> Any:
 
 def one_line(error: Exception) -> str:
     """An error as a short reason; what names an object in memory is cut off."""
-    text = str(error).split(" <_io.")[0].strip()
+    said = getattr(error, "strerror", None) or str(error)  # a file's name is told beside it
+    text = said.split(" <_io.")[0].strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
@@ -136,6 +145,21 @@ def name_example(source: Source, split: str, index: int) -> str:
     """The name that a source gives to an example, such as its file; else 'train[3]'."""
     name = getattr(source, "name", None)
     return str(name(index)) if callable(name) else f"{split}[{index}]"
+
+
+def whole_splits(dataset: Dataset) -> dict[str, Source]:
+    """The splits, each text once: parts that are held out of one text by its tokens (they have a
+    `fraction`) are the whole of it while it is text."""
+    out: dict[str, Source] = {}
+    seen: list[Any] = []
+    for split, source in dataset.splits.items():
+        whole: Any = source
+        while hasattr(whole, "fraction"):
+            whole = whole.documents
+        if whole is source or not any(whole is other for other in seen):
+            out[split] = source
+        seen.append(whole)
+    return out
 
 
 def describe_sizes(dataset: Dataset) -> str:

@@ -1,4 +1,31 @@
-"""What `zoo data check` found, as JSON for machines and as lines for people."""
+"""What `zoo data check` found, as JSON for machines and as lines for people.
+
+The JSON; numbers that are not finite are null:
+
+{
+  "version": 1,                      raised when a key changes its meaning or goes
+  "source": name, "fingerprint": hex, "clean": bool,
+  "classes": [name, ...] | null,
+  "fields": {field: {"dtype": text, "shape": text}},     of the training split
+  "splits": {split: {"examples": n, "unreadable": n, "labels": {class number: n}}},
+  "findings": [{
+    "kind": "unreadable" | "label_range" | "empty_text" | "non_finite" | "too_long" |
+            "absent_class" | "untrained_class" | "constant_feature" |
+            "duplicate" | "duplicate_between" | "label_conflict",
+    "split": "train" or several, "train, test",
+    "count": n, "total": n,          examples; classes or features for the kinds about those
+    "message": text,
+    "cases": [{"examples": [{"split": s, "index": i, "name": text}], "detail": text}]}],
+  "against": null | {
+    "source": name, "fingerprint": hex, "unreadable": n,
+    "shared_inputs": n,              different inputs of SOURCE that OTHER has too
+    "schema": [text],
+    "significance": p, "effect": least effect,
+    "comparisons": [{"split": s, "what": text, "test": "chi2" | "ks", "statistic": x, "p": x,
+                     "effect": x, "sizes": [n, n], "means": [x, x] | null,
+                     "deviations": [x, x] | null, "drifted": bool}]}
+}
+"""
 
 from __future__ import annotations
 
@@ -52,48 +79,8 @@ class Report:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The report as JSON's types. Numbers that are not finite are null.
-
-    {
-      "version": 1,                      raised when a key changes its meaning or goes
-      "source": name, "fingerprint": hex, "clean": bool,
-      "classes": [name, ...] | null,
-      "fields": {field: {"dtype": text, "shape": text}},     of the training split
-      "splits": {split: {"examples": n, "unreadable": n, "labels": {class number: n}}},
-      "findings": [{
-        "kind": "unreadable" | "label_range" | "empty_text" | "non_finite" | "too_long" |
-                "absent_class" | "untrained_class" | "constant_feature" |
-                "duplicate" | "duplicate_between" | "label_conflict",
-        "split": "train" or several, "train, test",
-        "count": n, "total": n,          examples; classes or features for the kinds about those
-        "message": text,
-        "cases": [{"examples": [{"split": s, "index": i, "name": text}], "detail": text}]}],
-      "against": null | {
-        "source": name, "fingerprint": hex, "unreadable": n,
-        "shared_inputs": n,              different inputs of SOURCE that OTHER has too
-        "schema": [text],
-        "significance": p, "effect": least effect,
-        "comparisons": [{"split": s, "what": text, "test": "chi2" | "ks", "statistic": x, "p": x,
-                         "effect": x, "sizes": [n, n], "means": [x, x] | null,
-                         "deviations": [x, x] | null, "drifted": bool}]}
-    }
-    """
+    """The report in JSON's types, as this module's docstring says."""
     dataset = report.dataset
-    against: dict[str, Any] | None = None
-    if report.against is not None:
-        other, count = report.against, len(report.against.comparisons)
-        against = {
-            "source": other.dataset.name,
-            "fingerprint": other.dataset.fingerprint,
-            "unreadable": other.unreadable,
-            "shared_inputs": other.shared,
-            "schema": other.schema,
-            "significance": SIGNIFICANCE,
-            "effect": EFFECT,
-            "comparisons": [
-                {**_finite(asdict(c)), "drifted": has_drifted(c, count)} for c in other.comparisons
-            ],
-        }
     return {
         "version": VERSION,
         "source": dataset.name,
@@ -119,7 +106,23 @@ def to_json(report: Report) -> dict[str, Any]:
             }
             for f in report.findings
         ],
-        "against": against,
+        "against": report.against and _against(report.against),
+    }
+
+
+def _against(against: Against) -> dict[str, Any]:
+    comparisons = against.comparisons
+    return {
+        "source": against.dataset.name,
+        "fingerprint": against.dataset.fingerprint,
+        "unreadable": against.unreadable,
+        "shared_inputs": against.shared,
+        "schema": against.schema,
+        "significance": SIGNIFICANCE,
+        "effect": EFFECT,
+        "comparisons": [
+            {**_finite(asdict(c)), "drifted": has_drifted(c, len(comparisons))} for c in comparisons
+        ],
     }
 
 
@@ -187,14 +190,24 @@ def against_lines(against: Against, *, blank: bool) -> list[str]:
         for c in drifted[: 4 * MOST_CASES]:
             means = [f"{m:.4g}" for m in c.means] if c.means else ["", ""]
             test = "chi-square" if c.test == "chi2" else "KS"
-            rows.append((f"  {c.what}", c.split, test, f"{c.effect:.2f}", f"{c.p:.1e}", *means))
+            rows.append(
+                (
+                    f"  {c.what}",
+                    c.split,
+                    test,
+                    f"{c.effect:.2f}",
+                    f"{c.p:.1e}" if c.p else "0",
+                    *means,
+                )
+            )
         lines += align(rows, right={3, 4, 5, 6})
         if len(drifted) > 4 * MOST_CASES:
             lines.append(f"    {len(drifted) - 4 * MOST_CASES:,} more")
     lines.append(
-        f"  {len(against.comparisons)} distributions compared, {len(drifted)} drifted: p under "
-        f"{SIGNIFICANCE} for all together and effect (Cramer's V or KS distance) at least {EFFECT}"
+        f"  {len(drifted)} of {len(against.comparisons)} distributions drifted: p under "
+        f"{SIGNIFICANCE} for all together,"
     )
+    lines.append(f"  and effect (Cramer's V, or the KS distance) at least {EFFECT}")
     if against.shared:
         lines.append(f"  {against.shared:,} inputs are in both")
     return lines

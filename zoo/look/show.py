@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 
 from zoo.config import Config, UserError
-from zoo.console import align, terminal_width
-from zoo.data import Dataset, TrainStream, open_dataset, open_raw, parse_ops
+from zoo.console import align
+from zoo.data import Dataset, Op, TrainStream, open_dataset, open_raw, parse_ops
 from zoo.data.pipeline import Batch, draw_uniform
 from zoo.look.bars import balance, histogram, summary
+from zoo.look.findings import limited_fields
 from zoo.look.picture import FitForEye, draw_batch
-from zoo.look.profile import CountTokens, Profile, show_value
-from zoo.look.read import describe_sizes, progress_bar, read_blocks
+from zoo.look.profile import CountTokens, Numbers, Profile, show_value
+from zoo.look.read import describe_sizes, is_encoded, progress_bar, read_blocks, whole_splits
 from zoo.look.source import file_name, is_recipe, make_source_config
 from zoo.look.tokens import print_examples
 
 MOST_EXAMPLES = 100_000  # of a split are looked at
 MOST_FEATURES = 24
 MOST_ROWS = 4  # rows of a table's batch that are printed
-MOST_TOKENISED = 5_000  # texts of a split
 
 
 def print_show(
@@ -44,10 +44,12 @@ def print_show(
         what = "is no .png file" if path.parent.is_dir() else "is in no folder that exists"
         raise UserError(f"--out={str(path)!r} {what}")
     seed = config.seed if seed is None else seed
-    batch, note = read_batch(config, dataset, seed, step)
-    profiles = profile_splits(raw, dataset.tokenizer and count_with(dataset.tokenizer))
+    ops, note = choose_ops(config, dataset)
+    batch = read_batch(config, dataset, ops, seed, step)
+    cut = limited_fields(raw.splits["train"].take(np.arange(1)))
+    profiles = profile_splits(raw, count_with(dataset.tokenizer) if cut else None)
     # The picture before the text: `zoo data show SOURCE | head` ends us while we print.
-    drawn = draw_batch(batch, dataset, path, config.data.transform) if "image" in batch else ""
+    drawn = draw_batch(batch, dataset, path, ops) if "image" in batch else ""
     print_profiles(raw, profiles)
     about = f"training batch of step {step}, seed {seed}"
     print_batch(batch, f"{about}: {config.data.transform or 'no transform'}", note)
@@ -60,44 +62,51 @@ def print_show(
         print_rows(batch)
 
 
-def count_with(tokenizer: Any) -> CountTokens:
+def count_with(tokenizer: Any) -> CountTokens | None:
     """Counts a text's tokens, without those that mark its ends."""
-    return lambda text: len(tokenizer.encode(text))
+    return tokenizer and (lambda text: len(tokenizer.encode(text)))
 
 
-def read_batch(config: Config, dataset: Dataset, seed: int, step: int) -> tuple[Batch, str]:
-    """The batch `{field: [rows, ...]}` that training gets at a step, and a note about it.
+def choose_ops(config: Config, dataset: Dataset) -> tuple[tuple[Op, ...], str]:
+    """The operations of training, and a note about them.
 
-    Images that cannot be batched, since `data.transform` is empty, are made alike for the eye.
-    Raises UserError where `data.transform` does not make one batch of them.
+    Images that make no batch without any, of different sizes or encoded, are made alike for the
+    eye where `data.transform` is empty.
     """
-    train = dataset.splits["train"]
-    ops, note = parse_ops(config.data.transform, dataset), ""
-    if not ops and "image" in dataset.shapes:
+    mixing = [name for name in ("mixup", "cutmix") if config.task.arguments.get(name)]
+    note = f"before {' and '.join(mixing)}, done in the compiled step" if mixing else ""
+    if not config.data.transform and "image" in dataset.shapes:
+        train = dataset.splits["train"]
         images = train.take(np.arange(min(len(train), 8)))["image"]
-        if len({np.shape(image) for image in images}) > 1 or isinstance(images[0], bytes):
-            ops = (FitForEye(),)
-            note = "data.transform is empty: made alike for the eye, training needs e.g. "
-            note += "'decode|random_resized_crop(224)'"
-    mixing = [k for k in ("mixup", "cutmix") if config.task.arguments.get(k)]
-    if mixing:
-        note = f"before {' and '.join(mixing)}, which the compiled step does"
-    stream = TrainStream(train, ops, config.train.batch_size, step + 1, seed=seed)
+        if is_encoded(images) or len({np.shape(image) for image in images}) > 1:
+            note = "made alike for the eye; to train, set data.transform, e.g. to "
+            return (FitForEye(),), note + "'decode|random_resized_crop(224)'"
+    return parse_ops(config.data.transform, dataset), note
+
+
+def read_batch(
+    config: Config, dataset: Dataset, ops: tuple[Op, ...], seed: int, step: int
+) -> Batch:
+    """The batch `{field: [rows, ...]}` that training gets at a step.
+
+    Raises UserError where the operations do not make one batch of its examples.
+    """
+    stream = TrainStream(dataset.splits["train"], ops, config.train.batch_size, step + 1, seed=seed)
     try:
         batch = stream.read(step, 1)
     except ValueError as error:
-        raise UserError(
-            f"data.transform={config.data.transform!r} makes no batch: {error}"
-        ) from None
-    return {name: values[0] for name, values in batch.items()}, note
+        transform = config.data.transform
+        raise UserError(f"data.transform={transform!r} makes no batch: {error}") from None
+    return {name: values[0] for name, values in batch.items()}
 
 
 def profile_splits(dataset: Dataset, count_tokens: CountTokens | None) -> dict[str, Profile]:
     """Every split measured, of a large one `MOST_EXAMPLES` chosen by chance."""
     profiles = {}
-    sizes = {name: min(len(s), MOST_EXAMPLES) for name, s in dataset.splits.items()}
+    splits = whole_splits(dataset)
+    sizes = {name: min(len(source), MOST_EXAMPLES) for name, source in splits.items()}
     with progress_bar("reading", sum(sizes.values())) as advance:
-        for split, source in dataset.splits.items():
+        for split, source in splits.items():
             profile = profiles[split] = Profile(sizes[split], count_tokens)
             indices = None
             if len(source) > MOST_EXAMPLES:
@@ -118,13 +127,14 @@ def print_profiles(dataset: Dataset, profiles: dict[str, Profile]) -> None:
     for name, field in train.fields.items():
         shown = field.example
         if name == "label" and dataset.class_names and shown.isdigit():
-            shown += f" ({class_name(dataset, int(shown))})"
+            known = class_name(dataset, int(shown))
+            shown += f" ({known})" if known != shown else ""
         rows.append((name, field.dtype, field.shape, shown))
     print("\n".join(align(rows)))
     for split, profile in profiles.items():
         if profile.unreadable:
             print(f"{split}: {profile.unreadable} unreadable; zoo data check names them")
-        if profile.size < len(dataset.splits[split]):
+        if profile.size < len(dataset.splits[split]) and (profile.labels or profile.numbers):
             print(f"{split}: what follows is of {profile.size:,} examples chosen by chance")
     for lines in (
         *label_lines(dataset, profiles),
@@ -132,7 +142,7 @@ def print_profiles(dataset: Dataset, profiles: dict[str, Profile]) -> None:
         feature_lines(train),
     ):
         if lines:
-            print("\n" + "\n".join(line[: max(terminal_width(), 60)] for line in lines))
+            print("\n" + "\n".join(lines))
 
 
 def class_name(dataset: Dataset, label: int) -> str:
@@ -152,9 +162,14 @@ def label_lines(dataset: Dataset, profiles: dict[str, Profile]) -> list[list[str
 
 
 def number_lines(profiles: dict[str, Profile]) -> list[list[str]]:
-    """Histograms of lengths, image sizes and labels that are values; constant ones are left out."""
+    """Histograms of image sizes, labels that are values, and lengths of texts: in tokens where they
+    are cut, else in words. What is constant is left out."""
     out = []
-    for name, measured in profiles["train"].numbers.items():
+    there = profiles["train"].numbers
+    for name, measured in there.items():
+        text = name.rpartition(" ")[0]
+        if f"{text} words" in there and name != f"{text} {length_unit(text, there)}":
+            continue
         samples = {
             split: p.numbers[name].sample[:, 0]
             for split, p in profiles.items()
@@ -167,6 +182,14 @@ def number_lines(profiles: dict[str, Profile]) -> list[list[str]]:
         if varies:
             out.append(lines + histogram(name, samples))
     return out
+
+
+def length_unit(text: str, numbers: Mapping[str, Numbers]) -> str:
+    """What the lengths of a text are shown in; a language without blanks has no words."""
+    if f"{text} tokens" in numbers:
+        return "tokens"
+    words, characters = (numbers[f"{text} {unit}"].mean[0] for unit in ("words", "characters"))
+    return "characters" if characters > 20 * words else "words"
 
 
 def feature_lines(profile: Profile) -> list[str]:
@@ -189,8 +212,11 @@ def print_batch(batch: Batch, title: str, note: str) -> None:
     rows = [("field", "dtype", "shape", "values")]
     for name, values in batch.items():
         shape = "x".join(map(str, values.shape))
-        low_high = f"{values.min():.4g} to {values.max():.4g}" if values.size else "none"
-        rows.append((name, values.dtype.name, shape, low_high))
+        if values.dtype.kind in "biuf" and values.size:
+            shown = f"{values.min():.4g} to {values.max():.4g}"
+        else:
+            shown = show_value(name, values.reshape(-1)[0]) if values.size else "none"
+        rows.append((name, values.dtype.name, shape, shown))
     print("\n".join(align(rows)))
 
 
