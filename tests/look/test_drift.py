@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from zoo.cli import main
 from zoo.look.drift import Comparison, compare_counts, compare_values, has_drifted
-from zoo.look.profile import Numbers
+from zoo.look.profile import Numbers, mean_and_deviation
 
 
 def test_chi_square_by_hand():
@@ -138,3 +138,12 @@ def test_broken_examples_of_the_other_set_are_left_out(capsys, tmp_path):
     assert report["schema"] == ["classes only there: '$ant$'"]
     _, _, report = against(capsys, tmp_path, "planted:clean_images", "planted:clean_images")
     assert report["shared_inputs"] == 39
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=30))
+def test_mean_and_deviation_of_bytes(values):
+    pixels = np.array(values, np.uint8).reshape(1, -1, 1)
+    scaled = pixels.astype(np.float64) / 255
+    wanted = (scaled.mean(), scaled.std())
+    assert mean_and_deviation(pixels) == pytest.approx(wanted, abs=1e-9)
+    assert mean_and_deviation(scaled) == pytest.approx(wanted, abs=1e-9)

@@ -6,12 +6,12 @@ from PIL import Image
 
 from zoo.cli import main
 from zoo.config import make_config
-from zoo.data import open_dataset
+from zoo.data import ArraySource, Dataset, open_dataset
 from zoo.look import picture
 from zoo.look import show as show_module
 from zoo.look.bars import balance, histogram, make_edges
 from zoo.look.picture import to_eye
-from zoo.look.show import choose_ops, read_batch
+from zoo.look.show import choose_ops, number_lines, profile_splits, read_batch
 from zoo.look.source import make_source_config
 
 
@@ -112,8 +112,8 @@ def test_tables(capsys):
 def test_texts(capsys, monkeypatch):
     out = show(capsys, "planted:clean_texts")
     assert "rows: 60 train, 20 val; 2 classes" in out
-    assert "text words, train: " in out
-    assert sum(line.startswith("text words") for line in out.splitlines()) == 3
+    lengths = ("text words, train: ", "text tokens, train: ")
+    assert sum(line.startswith(lengths) for line in out.splitlines()) == 1
     # A corpus, decoded: the first token of a window is given, the others are predicted.
     monkeypatch.setenv("ZOO_DATA", "")
     out = show(capsys, "synthetic:embedded:stdlib", "--data.length=16")
@@ -121,6 +121,20 @@ def test_texts(capsys, monkeypatch):
     assert len(example) == 17 + 2
     assert example[1] == "⟦"
     assert example[-1] == "⟧"
+
+
+def test_lengths_are_in_what_tells_most():
+    """In tokens where texts are cut, else in words, of a language without blanks in letters."""
+    source = ArraySource({"text": np.array(["ab c"] * 9 + ["a b c d"] * 9, object)})
+    spaced = ArraySource({"text": np.array(["東" * 90] * 9 + ["京" * 70] * 9, object)})
+    for part, counter, title in [
+        (source, None, "text words, train: 2 to 4, median 3"),
+        (source, len, "text tokens, train: 4 to 7, median 5.5"),
+        (spaced, None, "text characters, train: 70 to 90, median 80"),
+    ]:
+        dataset = Dataset("x", {"train": part}, fingerprint="x")
+        (lines,) = number_lines(profile_splits(dataset, counter))
+        assert lines[0].startswith(title)
 
 
 def test_a_large_split_is_sampled(capsys, monkeypatch):

@@ -68,12 +68,12 @@ def check_source(config: Config, other: Config | None = None) -> Report:
         ConstantFeatures(),
         duplicates,
     ]
-    profiles = read_all(dataset, checks)
+    profiles = read_all(dataset, checks, pixels=opened is not None)
     findings = sorted((f for check in checks for f in check.findings()), key=_rank)
     against = None
     if opened is not None:
         theirs = Duplicates(opened)
-        other_profiles = read_all(opened, [theirs])
+        other_profiles = read_all(opened, [theirs], pixels=True)
         against = Against(
             opened,
             sum(profile.unreadable for profile in other_profiles.values()),
@@ -94,14 +94,14 @@ def _rank(finding: Finding) -> int:
     return KINDS.index(finding.kind)
 
 
-def read_all(dataset: Dataset, checks: list[Check]) -> dict[str, Profile]:
+def read_all(dataset: Dataset, checks: list[Check], *, pixels: bool) -> dict[str, Profile]:
     """Shows every example to the checks; returns what is measured of each split."""
     profiles = {}
     splits = whole_splits(dataset)
     total = sum(map(len, splits.values()))
     with progress_bar(f"reading {dataset.name}", total) as advance:
         for split, source in splits.items():
-            profile = profiles[split] = Profile(len(source))
+            profile = profiles[split] = Profile(len(source), pixels=pixels)
             for block in read_blocks(split, source):
                 profile.add(block)
                 for check in checks:

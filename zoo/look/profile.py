@@ -91,16 +91,17 @@ class Profile:
     """Measures one split of `size` examples.
 
     `fields` by name; `labels` counts classes (of several labels each that is set); `numbers` by
-    what they are: 'features', 'label', 'image mean', 'text words', ...
+    what they are: 'features', 'label', 'text words', ..., with `pixels` also 'image mean' and
+    'image deviation'.
     """
 
-    def __init__(self, size: int, count_tokens: CountTokens | None = None):
+    def __init__(self, size: int, count_tokens: CountTokens | None = None, *, pixels: bool = False):
         self.size, self.seen = size, 0
         self.fields: dict[str, Field] = {}
         self.labels: Counter[int] = Counter()
         self.numbers: dict[str, Numbers] = {}
         self.unreadable = 0
-        self._count_tokens = count_tokens
+        self._count_tokens, self._pixels = count_tokens, pixels
 
     def add(self, block: Block) -> None:
         """Measures a block of examples."""
@@ -142,12 +143,10 @@ class Profile:
         shapes = [_kind_and_shape(image)[1] or (np.nan, np.nan) for image in images]
         for i, side in enumerate(("height", "width")):
             self._add(f"image {side}", np.array([[shape[i]] for shape in shapes]), block)
-        if not encoded:
-            parts = [np.asarray(image) for image in images]
-            scale = 255 if parts[0].dtype == np.uint8 else 1
-            means = np.array([[part.mean(), part.std()] for part in parts], np.float64) / scale
-            self._add("image mean", means[:, :1], block)
-            self._add("image deviation", means[:, 1:], block)
+        if self._pixels and not encoded:
+            moments = np.array([mean_and_deviation(np.asarray(image)) for image in images])
+            self._add("image mean", moments[:, :1], block)
+            self._add("image deviation", moments[:, 1:], block)
 
     def _add_texts(self, name: str, texts: Any, block: Block) -> None:
         texts = [text if isinstance(text, str) else "" for text in texts]
@@ -170,6 +169,17 @@ class Profile:
         first, last = int(indices.min()), int(indices.max())
         drawn = draw_uniform(0, 0, first, last - first + 1, 1)[indices - first, 0]
         return drawn < most / self.size
+
+
+def mean_and_deviation(image: np.ndarray) -> tuple[float, float]:
+    """Of all numbers of an image, bytes as parts of 255."""
+    if image.dtype != np.uint8:
+        return float(image.mean()), float(image.std())
+    # Whole numbers are exact, and several times faster than `std`.
+    total = int(image.sum(dtype=np.uint64))
+    squares = int(np.square(image, dtype=np.uint32).sum(dtype=np.uint64))
+    variance = (squares * image.size - total**2) / image.size**2
+    return total / image.size / 255, variance**0.5 / 255
 
 
 def _kind_and_shape(value: Any) -> tuple[str, tuple[int, ...]]:

@@ -22,6 +22,7 @@ from zoo.look.tokens import print_examples
 
 MOST_EXAMPLES = 100_000  # of a split are looked at
 MOST_FEATURES = 24
+FEW = 10  # numbers that need no histogram
 MOST_ROWS = 4  # rows of a table's batch that are printed
 
 
@@ -175,12 +176,12 @@ def number_lines(profiles: dict[str, Profile]) -> list[list[str]]:
             for split, p in profiles.items()
             if name in p.numbers
         }
-        varies = len({*np.concatenate([*samples.values()]).tolist()}) > 1
+        every = np.concatenate([*samples.values()])
         if name in ("features", "image mean", "image deviation") or len(measured.mean) > 1:
             continue
         lines = [f"{name}, {split}: {summary(values)}" for split, values in samples.items()]
-        if varies:
-            out.append(lines + histogram(name, samples))
+        if len(np.unique(every)) > 1:
+            out.append(lines + (histogram(name, samples) if len(every) >= FEW else []))
     return out
 
 
@@ -213,7 +214,8 @@ def print_batch(batch: Batch, title: str, note: str) -> None:
     for name, values in batch.items():
         shape = "x".join(map(str, values.shape))
         if values.dtype.kind in "biuf" and values.size:
-            shown = f"{values.min():.4g} to {values.max():.4g}"
+            low, high = values.min().item(), values.max().item()
+            shown = f"{low:,.4g} to {high:,.4g}" if values.dtype.kind == "f" else f"{low} to {high}"
         else:
             shown = show_value(name, values.reshape(-1)[0]) if values.size else "none"
         rows.append((name, values.dtype.name, shape, shown))
