@@ -10,7 +10,6 @@ from zoo.data.sources import (
     array_inputs,
     from_arrays,
     open_dataset,
-    open_raw,
     resplit,
 )
 
@@ -24,7 +23,6 @@ __all__ = [
     "array_inputs",
     "from_arrays",
     "open_dataset",
-    "open_raw",
     "parse_ops",
     "read_ahead",
     "read_eval",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from zoo.config import Config, UserError
-from zoo.data import Dataset, open_raw
+from zoo.data import Dataset
+from zoo.data.sources import open_raw
 from zoo.data.tokenizers import make_tokenizer
 from zoo.look.drift import compare_schemas, compare_splits
 from zoo.look.duplicates import Duplicates

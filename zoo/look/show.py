@@ -10,8 +10,9 @@ import numpy as np
 
 from zoo.config import Config, UserError
 from zoo.console import align
-from zoo.data import Dataset, Op, TrainStream, open_dataset, open_raw, parse_ops
+from zoo.data import Dataset, Op, TrainStream, open_dataset, parse_ops
 from zoo.data.pipeline import Batch, draw_uniform
+from zoo.data.sources import open_raw
 from zoo.look.bars import balance, histogram, summary
 from zoo.look.findings import limited_fields
 from zoo.look.picture import FitForEye, draw_batch
