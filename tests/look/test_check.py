@@ -81,6 +81,7 @@ def test_broken_images(capsys, tmp_path):
     assert report["splits"]["test"]["labels"] == {"-1": 1, "0": 3, "1": 3, "2": 3, "5": 1}
     # A person reads names.
     assert "    train/020.png = train/270.png" in lines
+    assert "    train/020.png (dog) = train/270.png (cat)" in lines
     assert "x unreadable (train): 3 of 300 cannot be read" in lines
 
 
@@ -99,6 +100,8 @@ def test_broken_texts(capsys, tmp_path):
         ("label_conflict", one): [([(one, 10), (one, 13)], "")],
         ("too_long", one): [([(one, 40)], "text: 350 tokens")],
     }
+    (shown,) = (line for line in lines if line.startswith("    train[10] (bad) = train[13] (good)"))
+    assert shown.split(": '")[1].split()[0].isupper()  # the text of the first
     assert "x too_long (train): 1 of 60 lose their end beyond data.length=300 tokens" in "".join(
         lines
     )

@@ -60,6 +60,7 @@ class Duplicates:
             yield places, len(np.unique(ordered[start:stop, 1])) > 1
 
     def findings(self) -> list[Finding]:
+        """Duplicates of each split, of each two splits, and conflicts."""
         inside: dict[str, list[Case]] = {}
         between: dict[tuple[str, str], list[Case]] = {}
         conflicts: list[Case] = []

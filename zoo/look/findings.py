@@ -42,7 +42,9 @@ class Check(Protocol):
 
     def see(self, block: Block) -> None: ...
 
-    def findings(self) -> list[Finding]: ...
+    def findings(self) -> list[Finding]:
+        """Everything that was found."""
+        ...
 
 
 class ExampleChecks:
@@ -165,6 +167,7 @@ class ClassChecks:
             )
 
     def findings(self) -> list[Finding]:
+        """Absent classes of each split, and those of other splits that train lacks."""
         train = self._counts["train"]
         if not any(self._counts.values()):
             return []

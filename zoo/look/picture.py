@@ -14,6 +14,7 @@ from zoo.data import Dataset, Op
 from zoo.data.ops import Normalize
 from zoo.data.pipeline import Batch
 from zoo.data.sources import Examples
+from zoo.look.profile import show_label
 from zoo.look.read import decode_image
 
 MOST_IMAGES, COLUMNS = 64, 8
@@ -95,7 +96,8 @@ def draw_batch(batch: Batch, dataset: Dataset, path: Path, ops: tuple[Op, ...]) 
             extent=(x, x + 1, y - height, y),
         )
         if "label" in batch:
-            text = show_label(batch["label"][i], dataset)
+            # matplotlib reads what stands between dollars as mathematics.
+            text = show_label(batch["label"][i], dataset).replace("$", r"\$")
             axes.text(x + 0.5, y + 0.02, text, ha="center", va="bottom", fontsize=8)
     axes.set_xlim(-0.03, columns * across - 0.03)
     axes.set_ylim(-(rows - 1) * down - height - 0.02, down - height - 0.02)
@@ -107,15 +109,3 @@ def draw_batch(batch: Batch, dataset: Dataset, path: Path, ops: tuple[Op, ...]) 
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return f"the first {len(images)} of {len(batch['image'])} images, {how}"
-
-
-def show_label(label: Any, dataset: Dataset, most: int = 18) -> str:
-    """A label in few letters: a class's name, the names of several, or a number."""
-    names, array = dataset.class_names, np.asarray(label)
-    if array.dtype.kind == "f":
-        text = " ".join(f"{x:.3g}" for x in array.reshape(-1))
-    else:
-        numbers = np.flatnonzero(array) if array.ndim else [int(array)]
-        text = ", ".join(names[i] if 0 <= i < len(names) else str(i) for i in numbers) or "none"
-    # matplotlib reads what stands between dollars as mathematics.
-    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")

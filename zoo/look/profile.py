@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data import Dataset
 from zoo.data.pipeline import draw_uniform
 from zoo.look.read import Block, describe_encoded, is_encoded, is_text
 
@@ -207,3 +208,14 @@ def show_value(name: str, value: Any) -> str:
         return f"values {array.min():.4g} to {array.max():.4g}"
     shown = " ".join(f"{x:.6g}" for x in array.reshape(-1)[:6])
     return shown + (" ..." if array.size > 6 else "")
+
+
+def show_label(label: Any, dataset: Dataset, most: int = 18) -> str:
+    """A label in few letters: a class's name, the names of several, or a number."""
+    names, array = dataset.class_names, np.asarray(label)
+    if array.dtype.kind == "f":
+        text = " ".join(f"{x:.3g}" for x in array.reshape(-1))
+    else:
+        numbers = np.flatnonzero(array) if array.ndim else [int(array)]
+        text = ", ".join(names[i] if 0 <= i < len(names) else str(i) for i in numbers) or "none"
+    return text if len(text) <= most else text[: most - 1] + "…"

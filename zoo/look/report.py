@@ -35,13 +35,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoo.config import UserError
 from zoo.console import align
 from zoo.data import Dataset
 from zoo.look.drift import EFFECT, SIGNIFICANCE, Comparison, has_drifted
 from zoo.look.findings import Case, Finding, Place
-from zoo.look.profile import Profile
-from zoo.look.read import describe_sizes, name_example
+from zoo.look.profile import Profile, show_label, show_value
+from zoo.look.read import describe_sizes, is_text, name_example
 
 VERSION = 1
 MOST_CASES, MOST_PLACES = 5, 4  # shown on the console
@@ -159,7 +161,8 @@ def report_lines(report: Report) -> list[str]:
             f"x {finding.kind} ({finding.split}): {finding.count:,} of {finding.total:,} "
             f"{finding.message}"
         )
-        lines += [f"    {_show_case(case, dataset)}" for case in finding.cases[:MOST_CASES]]
+        labels = finding.kind == "label_conflict"
+        lines += [f"    {_show_case(case, dataset, labels)}" for case in finding.cases[:MOST_CASES]]
         if len(finding.cases) > MOST_CASES:
             lines.append(f"    {len(finding.cases) - MOST_CASES:,} more")
     if report.against is not None:
@@ -167,12 +170,31 @@ def report_lines(report: Report) -> list[str]:
     return lines
 
 
-def _show_case(case: Case, dataset: Dataset) -> str:
+def _show_case(case: Case, dataset: Dataset, labels: bool) -> str:
+    """Names of the examples, with their labels where these are the point, and the detail; where
+    there is none the beginning of the text that they share."""
     names = [_name(place, dataset) for place in case.places[:MOST_PLACES]]
+    examples = [_read(place, dataset) for place in case.places[: MOST_PLACES if labels else 1]]
+    if labels:
+        names = [
+            f"{name} ({show_label(example['label'], dataset)})" if "label" in example else name
+            for name, example in zip(names, examples, strict=True)
+        ]
     if len(case.places) > MOST_PLACES:
         names.append(f"{len(case.places) - MOST_PLACES:,} more")
-    shown = " = ".join(names)
-    return f"{shown}: {case.detail}" if shown and case.detail else shown or case.detail
+    texts = (value for example in examples for value in example.values() if is_text([value]))
+    detail = case.detail or "".join(show_value("text", text) for text in [*texts][:1])
+    return ": ".join(filter(None, (" = ".join(names), detail)))
+
+
+def _read(place: Place, dataset: Dataset) -> dict[str, Any]:
+    """One example, field by field; nothing where it cannot be read."""
+    split, index = place
+    try:
+        fields = dataset.splits[split].take(np.array([index]))
+    except Exception:  # that is what was found
+        return {}
+    return {name: values[0] for name, values in fields.items()}
 
 
 def against_lines(against: Against, *, blank: bool) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.data import Dataset
 from zoo.data.pipeline import Batch
 from zoo.look.bars import can_print
-from zoo.look.picture import show_label
+from zoo.look.profile import show_label
 
 MOST_EXAMPLES, MOST_CHARACTERS = 4, 600  # printed of a batch; of a stretch of alike tokens
 
@@ -76,7 +76,7 @@ def print_examples(batch: Batch, dataset: Dataset, most: int = MOST_EXAMPLES) ->
     for i in range(min(len(batch["mask"]), most)):
         label = ""
         if "label" in batch:
-            label = f", label {show_label(batch['label'][i], dataset, 60)}".replace(r"\$", "$")
+            label = f", label {show_label(batch['label'][i], dataset, 60)}"
         console.print(f"\nexample {i}{label}", markup=False, style="bold")
         for title, stretches in describe_row({k: v[i] for k, v in batch.items()}, speller.spell):
             line = Text(f"{title}: " if title else "", style="")
