@@ -21,9 +21,10 @@ from zoo.look.findings import (
     ConstantFeatures,
     ExampleChecks,
     Finding,
+    Limits,
     limited_fields,
 )
-from zoo.look.profile import CountTokens, Profile
+from zoo.look.profile import CountTokens, Profile, count_with
 from zoo.look.read import Block, is_text, progress_bar, read_blocks, whole_splits
 from zoo.look.report import Against, Report, report_lines, write_json
 from zoo.look.source import make_source_config
@@ -61,10 +62,10 @@ def check_source(config: Config, other: Config | None = None) -> Report:
     """Everything that is found in `config.data`, and against `other.data` where that is given."""
     dataset = open_raw(config.data)
     opened = None if other is None else open_raw(other.data)  # a mistake there is told first
-    counter = token_counter(config, dataset)
+    counter, limits = find_limits(config, dataset)
     duplicates = Duplicates(dataset)
     checks: list[Check] = [
-        ExampleChecks(dataset, counter, config.data.length),
+        ExampleChecks(dataset, counter, limits),
         ClassChecks(dataset),
         ConstantFeatures(),
         duplicates,
@@ -111,14 +112,16 @@ def read_all(dataset: Dataset, checks: list[Check], *, pixels: bool) -> dict[str
     return profiles
 
 
-def token_counter(config: Config, dataset: Dataset) -> CountTokens | None:
-    """Counts the tokens of a text that `data.length` would cut; None where nothing is cut."""
+def find_limits(config: Config, dataset: Dataset) -> tuple[CountTokens | None, Limits]:
+    """What counts the tokens of a text, and how many fit into `data.length`; None and nothing where
+    no text is cut."""
     first = next(iter(Texts(dataset, ("train",)).blocks()), None)
-    if first is None or not limited_fields(first.fields):
-        return None
+    limited = limited_fields(first.fields) if first is not None else []
+    if not limited:
+        return None, {}
     splits = tuple(dataset.splits) if config.data.tokenizer == "chars" else ("train",)
     tokenizer: Any = make_tokenizer(config.data, Texts(dataset, splits))
-    return lambda text: len(tokenizer.encode(text))
+    return count_with(tokenizer), dict.fromkeys(limited, config.data.length)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from zoo.look.profile import CountTokens
 from zoo.look.read import Block, is_text
 
 Place = tuple[str, int]  # split and index
+Limits = dict[tuple[str, ...], int]
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,20 @@ class Check(Protocol):
 
 class ExampleChecks:
     """Examples that are wrong by themselves: unreadable, empty, not finite, of no known class, or
-    longer than `length` tokens."""
+    too long, `limits` being the most tokens of some texts together."""
 
     MESSAGES: ClassVar[dict[str, str]] = {
         "unreadable": "cannot be read",
         "label_range": "have a label that is no class",
         "empty_text": "have an empty text",
         "non_finite": "have a number that is not finite",
-        "too_long": "lose their end",
+        "too_long": "are cut to data.length",
     }
 
-    def __init__(self, dataset: Dataset, count_tokens: CountTokens | None, length: int):
+    def __init__(self, dataset: Dataset, count_tokens: CountTokens | None, limits: Limits):
         self._sizes = {split: len(source) for split, source in dataset.splits.items()}
         self._num_classes, self._names = dataset.num_classes, dataset.class_names
-        self._count_tokens, self._length = count_tokens, length
+        self._count_tokens, self._limits = count_tokens, limits
         self._longest: Counter[str] = Counter()
         self._cases: dict[tuple[str, str], list[Case]] = defaultdict(list)
 
@@ -84,8 +85,7 @@ class ExampleChecks:
         for (kind, split), cases in self._cases.items():
             total, message = self._sizes[split], self.MESSAGES[kind]
             if kind == "too_long":
-                message += f" beyond data.length={self._length} tokens"
-                message += f", the longest has {self._longest[split]:,}"
+                message += f", the longest has {self._longest[split]:,} tokens"
             count = len({case.places for case in cases})
             out.append(Finding(kind, split, count, total, message, tuple(cases)))
         return out
@@ -128,14 +128,15 @@ class ExampleChecks:
             self._add("non_finite", block, i, shown + more)
 
     def _see_lengths(self, count_tokens: CountTokens, block: Block) -> None:
-        for names in limited_fields(block.fields):
+        for names, most in self._limits.items():
             texts = zip(*(block.fields[name] for name in names), strict=True)
             for i, parts in enumerate(texts):
                 number = sum(count_tokens(part) for part in parts if isinstance(part, str))
-                if number > self._length:
+                if number > most:
                     title = " + ".join(names)
                     self._longest[block.split] = max(self._longest[block.split], number)
-                    self._add("too_long", block, i, f"{title}: {number:,} tokens")
+                    detail = f"{title}: {number:,} tokens, {most:,} fit"
+                    self._add("too_long", block, i, detail)
 
 
 def limited_fields(fields: dict[str, Any]) -> list[tuple[str, ...]]:

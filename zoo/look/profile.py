@@ -20,6 +20,11 @@ MOST_ROWS, MOST_CELLS = 20_000, 10_000_000  # of a sample
 CountTokens = Callable[[str], int]
 
 
+def count_with(tokenizer: Any) -> CountTokens:
+    """Counts a text's tokens, without those that mark its ends."""
+    return lambda text: len(tokenizer.encode(text))
+
+
 class Numbers:
     """Count, mean, deviation and range of the finite ones of `[n, d]` numbers, by column, and a
     sample of the rows."""

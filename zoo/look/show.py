@@ -16,7 +16,7 @@ from zoo.data.sources import open_raw
 from zoo.look.bars import balance, histogram, summary
 from zoo.look.findings import limited_fields
 from zoo.look.picture import FitForEye, draw_batch
-from zoo.look.profile import CountTokens, Numbers, Profile, show_value
+from zoo.look.profile import CountTokens, Numbers, Profile, count_with, show_value
 from zoo.look.read import describe_sizes, is_encoded, progress_bar, read_blocks, whole_splits
 from zoo.look.source import file_name, is_recipe, make_source_config
 from zoo.look.tokens import print_examples
@@ -49,7 +49,9 @@ def print_show(
     ops, note = choose_ops(config, dataset)
     batch = read_batch(config, dataset, ops, seed, step)
     cut = limited_fields(raw.splits["train"].take(np.arange(1)))
-    profiles = profile_splits(raw, count_with(dataset.tokenizer) if cut else None)
+    profiles = profile_splits(
+        raw, count_with(dataset.tokenizer) if cut and dataset.tokenizer else None
+    )
     # The picture before the text: `zoo data show SOURCE | head` ends us while we print.
     drawn = draw_batch(batch, dataset, path, ops) if "image" in batch else ""
     print_profiles(raw, profiles)
@@ -62,11 +64,6 @@ def print_show(
         print_examples(batch, dataset)
     else:
         print_rows(batch)
-
-
-def count_with(tokenizer: Any) -> CountTokens | None:
-    """Counts a text's tokens, without those that mark its ends."""
-    return tokenizer and (lambda text: len(tokenizer.encode(text)))
 
 
 def choose_ops(config: Config, dataset: Dataset) -> tuple[tuple[Op, ...], str]:
