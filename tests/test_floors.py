@@ -25,6 +25,7 @@ FLOORS = {
         "info",
         "runs",
         "doctor",
+        "look",
         "parity",
         "tokenizer",
     },

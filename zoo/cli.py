@@ -98,6 +98,21 @@ each time, and writes it as a tokenizer.json for data.tokenizer.
   --sentinels=100        of unigram: T5's <extra_id_0> and on, beside the N
   --data.KEY=VALUE       any other key of the config's data"""
 
+DATA_HELP = """\
+usage: zoo data show SOURCE [--out=FILE.png] [--seed=N] [--step=N] [--data.KEY=VALUE ...]
+       zoo data check SOURCE [--against OTHER] [--json=FILE] [--data.KEY=VALUE ...]
+
+show   fields, counts, labels, lengths and ranges; the training batch of a step,
+       with its augmentation: images into a picture, text decoded on the console
+check  reads every example: broken files, labels, empty texts, numbers that are none,
+       duplicates inside and between splits; against OTHER, other fields and drift
+
+SOURCE, OTHER: what data.source takes, or a recipe:
+  zoo data show configs/vit_digits.py --step=100
+  zoo data check embedded:wine --data.validation_fraction=0.1 --json=wine.json
+
+exit codes: 0 done and nothing found, 2 a mistake in the command, 3 something was found"""
+
 HELP = """\
 usage: zoo VERB ...        zoo VERB --help says more
 
@@ -106,6 +121,7 @@ usage: zoo VERB ...        zoo VERB --help says more
   list    models with their parameters and FLOPs
   info    what one model is made of
   runs    runs side by side, and their curves in one picture
+  data    what a source holds and what training gets of it; what is wrong with it
   convert published weights to another layout
   parity  ours against transformers', layer by layer
   tokenizer  learn a tokenizer from texts
@@ -183,6 +199,36 @@ def runs(argv: Sequence[str]) -> int:
     from zoo.runs import print_runs
 
     return FOUND if print_runs(argv[0]) else DONE
+
+
+def data(argv: Sequence[str]) -> int:
+    """`zoo data show|check SOURCE`."""
+    if not argv or set(argv) & {"-h", "--help"}:
+        print(DATA_HELP)
+        return DONE
+    flags_of = {"show": ("out", "seed", "step"), "check": ("against", "json")}
+    what, *words = argv
+    if what not in flags_of:
+        raise UserError(f"no verb 'zoo data {what}'{nearest(what, flags_of)}")
+    if not words or words[0].startswith("--"):
+        raise UserError(f"zoo data {what} SOURCE: the source is missing (see --help)")
+    flags = parse_command(words[1:], flags_of[what], "data")
+    values = {k: flags.pop(k) for k in list(flags) if k.partition(".")[0] == "data"}
+    if what == "check":
+        from zoo.look.check import print_check
+
+        return FOUND if print_check(words[0], values, **flags) else DONE
+    from zoo.look.show import print_show
+
+    numbers = {name: _count(flags, name) for name in ("seed", "step")}
+    print_show(words[0], values, flags.get("out"), numbers["seed"], numbers["step"] or 0)
+    return DONE
+
+
+def _count(flags: dict[str, str], name: str) -> int | None:
+    if name in flags and not flags[name].isdecimal():
+        raise UserError(f"--{name}={flags[name]!r} is not a whole number of at least 0")
+    return int(flags[name]) if name in flags else None
 
 
 def convert(argv: Sequence[str]) -> int:
@@ -269,6 +315,7 @@ VERBS: dict[str, Verb] = {
     "list": list_,
     "info": info,
     "runs": runs,
+    "data": data,
     "convert": convert,
     "parity": parity,
     "tokenizer": tokenizer,
