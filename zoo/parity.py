@@ -19,7 +19,7 @@ from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
 from zoo.pretrained import load_pretrained
 from zoo.pretrained.describe import family_of
-from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.family import head_of
 from zoo.pretrained.sources import Source, find_source
 
 LAYERS: tuple[str, ...] = (
@@ -112,7 +112,7 @@ def compare(source: Any) -> Comparison:
         )
     loaded = load_pretrained(found.folder, dtype="float32")
     with _silence(transformers):
-        peer, notes = _load_peer(torch, transformers, found, family_of(found))
+        peer, notes = _load_peer(torch, transformers, found, loaded.model)
     padding = _choose_padding(peer.config, loaded.model)
     end = getattr(peer.config, "eos_token_id", None)
     inputs = make_inputs(loaded.model, padding, end if isinstance(end, int) else 2)
@@ -152,13 +152,14 @@ def _silence(transformers: Any) -> Iterator[None]:
 
 
 def _load_peer(
-    torch: Any, transformers: Any, source: Source, family: Family
+    torch: Any, transformers: Any, source: Source, ours: Any
 ) -> tuple[Any, tuple[str, ...]]:
     """Their model, and a line for each kind of key it did not find or has no place for."""
-    named, head = family.find_head(TheirConfig(source.config, f"{source.place}/config.json"))
-    # An old file may name a class that is gone: T5WithLMHeadModel.
-    same = [name for name, its_head in family.heads.items() if its_head == head]
-    name = next(name for name in (named, *same) if hasattr(transformers, name))
+    # The class that is named first; an old file may name one that is gone (T5WithLMHeadModel).
+    heads, named = family_of(source).heads, source.config.get("architectures") or []
+    same = [name for name, head in heads.items() if head == head_of(ours)]
+    same.sort(key=lambda name: name not in named)
+    name = next(name for name in same if hasattr(transformers, name))
     try:
         model, info = getattr(transformers, name).from_pretrained(
             str(source.folder),
