@@ -272,6 +272,14 @@ def test_missing_left_over_and_misshapen_at_once(tmp_path):
     )
 
 
+def test_a_name_of_two_lines(tmp_path):
+    def spoil(arrays):
+        arrays["two\nlines\x1b"] = np.zeros(3, np.float32)
+
+    message = refuse(zoo.load_pretrained, copy_twin(tmp_path, "gpt2_lm", spoil))
+    assert message.endswith(r"1 left over: 'two\nlines\x1b'")
+
+
 def test_a_tied_head_that_differs(tmp_path):
     def spoil(arrays):
         arrays["lm_head.weight"] = arrays["transformer.wte.weight"] + 1
