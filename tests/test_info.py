@@ -137,7 +137,7 @@ def test_list_tells_only_files_that_have_all_of_a_model(capsys):
     _, lines, _ = run(capsys, "list", "dei*_tiny16*")
     rows = by_name(lines[1:-2])
     assert rows["deit_tiny16"].endswith(" vit, timm, npz, zoo")
-    assert rows["deit_tiny16_distilled"].endswith("224x224x3 deit, zoo")
+    assert rows["deit_tiny16_distilled"].endswith("224x224x3 deit, timm, zoo")
 
 
 def test_list_takes_a_name_the_table_does_not_hold(capsys):

@@ -33,6 +33,13 @@ def test_small_numbers(number, shown):
     assert parity.show_small(number) == shown
 
 
+def test_a_target_of_fewer_words():
+    model = zoo.create_model("marian_base", vocab_size=40, target_vocab_size=6)
+    inputs = parity.make_inputs(model, padding=5)
+    assert 20 < inputs["source"].max() < 40
+    assert inputs["target"].max() < 6
+
+
 @pytest.fixture
 def torch():
     """torch, or a skip."""
@@ -129,6 +136,16 @@ def test_what_transformers_leaves_aside(torch, tmp_path, capsys):
     save_file(tensors, tmp_path / "model.safetensors")
     assert main(["parity", str(tmp_path)]) == 0
     assert "transformers leaves aside: cls.seq_relationship.bias" in capsys.readouterr().out
+
+
+@pytest.mark.parity
+def test_what_transformers_cannot_run(torch, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("shape is invalid\nand more")
+
+    monkeypatch.setattr(parity, "run_peer", fail)
+    with pytest.raises(UserError, match=r"cannot run .*gpt2_lm: shape is invalid$"):
+        parity.compare(TWINS / "gpt2_lm")
 
 
 @pytest.mark.parity

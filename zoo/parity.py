@@ -19,7 +19,7 @@ from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
 from zoo.pretrained import load_pretrained
 from zoo.pretrained.describe import family_of
-from zoo.pretrained.family import Family, TheirConfig
+from zoo.pretrained.family import head_of
 from zoo.pretrained.sources import Source, find_source
 
 LAYERS: tuple[str, ...] = (
@@ -101,7 +101,7 @@ def compare(source: Any) -> Comparison:
     """Runs both on one random input, on the CPU of torch and the device of JAX, in float32.
 
     Places that are padded do not count. Raises UserError without torch and transformers, on a
-    source that is not of transformers' layout, and where one of the two cannot load it.
+    source that is not of transformers' layout, and where one of the two cannot load or run it.
     """
     torch, transformers = _import_peers()
     found = find_source(source)
@@ -112,11 +112,14 @@ def compare(source: Any) -> Comparison:
         )
     loaded = load_pretrained(found.folder, dtype="float32")
     with _silence(transformers):
-        peer, notes = _load_peer(torch, transformers, found, family_of(found))
+        peer, notes = _load_peer(torch, transformers, found, loaded.model)
     padding = _choose_padding(peer.config, loaded.model)
     end = getattr(peer.config, "eos_token_id", None)
     inputs = make_inputs(loaded.model, padding, end if isinstance(end, int) else 2)
-    theirs = run_peer(torch, peer, inputs)
+    try:
+        theirs = run_peer(torch, peer, inputs)
+    except (RuntimeError, ValueError, IndexError) as error:  # such as DINOv2's on oblong images
+        raise UserError(f"transformers cannot run {found.place}: {first_line(error)}") from error
     ours = run_model(loaded.model, loaded.params, inputs)
     if theirs["output"].ndim == 3 and "encoded" in ours:
         ours["output"] = ours["encoded"]  # what transformers' headless ViT returns
@@ -152,13 +155,14 @@ def _silence(transformers: Any) -> Iterator[None]:
 
 
 def _load_peer(
-    torch: Any, transformers: Any, source: Source, family: Family
+    torch: Any, transformers: Any, source: Source, ours: Any
 ) -> tuple[Any, tuple[str, ...]]:
     """Their model, and a line for each kind of key it did not find or has no place for."""
-    named, head = family.find_head(TheirConfig(source.config, f"{source.place}/config.json"))
-    # An old file may name a class that is gone: T5WithLMHeadModel.
-    same = [name for name, its_head in family.heads.items() if its_head == head]
-    name = next(name for name in (named, *same) if hasattr(transformers, name))
+    # The class that is named first; an old file may name one that is gone (T5WithLMHeadModel).
+    heads, named = family_of(source).heads, source.config.get("architectures") or []
+    same = [name for name, head in heads.items() if head == head_of(ours)]
+    same.sort(key=lambda name: name not in named)
+    name = next(name for name in same if hasattr(transformers, name))
     try:
         model, info = getattr(transformers, name).from_pretrained(
             str(source.folder),
@@ -167,8 +171,7 @@ def _load_peer(
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        line = str(error).strip().partition("\n")[0]
-        raise UserError(f"transformers cannot load {source.place}: {line}") from error
+        raise UserError(f"transformers cannot load {source.place}: {first_line(error)}") from error
     told = {
         "missing_keys": "transformers finds no such keys and begins them at random",
         "unexpected_keys": "transformers leaves aside",
@@ -176,6 +179,11 @@ def _load_peer(
     }
     notes = [f"{told[k]}: {', '.join(map(str, sorted(info[k])))}" for k in told if info.get(k)]
     return model.eval(), tuple(notes)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or its name."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _choose_padding(config: Any, model: Any) -> int:
@@ -196,8 +204,9 @@ def make_inputs(model: Any, padding: int = 0, end: int = 2) -> Arrays:
         specs = dict(zip(("images", "noise"), model.input_specs(2), strict=False))
         return {k: random.normal(size=spec.shape).astype(np.float32) for k, spec in specs.items()}
 
-    def make_rows(length: int) -> tuple[np.ndarray, np.ndarray]:
-        tokens = random.integers(0, max(model.vocab_size - 1, 1), (2, length)).astype(np.int32)
+    def make_rows(length: int, words: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        last = max((words or model.vocab_size) - 1, 1)
+        tokens = random.integers(0, last, (2, length)).astype(np.int32)
         tokens += tokens >= padding  # a real token never looks like padding
         mask = np.ones((2, length), bool)
         mask[1, max(length - PADDING, 1) :] = False
@@ -208,7 +217,8 @@ def make_inputs(model: Any, padding: int = 0, end: int = 2) -> Arrays:
         source, source_mask = make_rows(length)
         if model.head in ("sequence", "span"):
             return _shift(source, source_mask, padding, end)
-        target, target_mask = make_rows(max(length - 6, 1))
+        words = getattr(model, "target_vocab_size", None)
+        target, target_mask = make_rows(max(length - 6, 1), words)
         masks = {"source_mask": source_mask, "target_mask": target_mask}
         return {"source": source, "target": target, **masks}
     tokens, mask = make_rows(min(LENGTH, model.input_specs()[-1].shape[1]))

@@ -79,8 +79,12 @@ CONFIGS = [
     ("bert_masked_lm", {"position_embedding_type": "relative_key"}, "only 'absolute'"),
     ("bert_masked_lm", {"is_decoder": True}, "is_decoder=True is not supported, only False"),
     ("bert_masked_lm", {"architectures": ["BertLMHeadModel"]}, "names none of BertModel, "),
-    ("bert_masked_lm", {"architectures": []}, "architectures should name one of BertModel, "),
-    ("bert_masked_lm", {"architectures": None}, "architectures should name one of BertModel, "),
+    (
+        "bert_masked_lm",
+        {"architectures": [], "vocab_size": 51},
+        r"should name one of BertModel, .*fit none of them \(taken for 'none': .*1 misshapen: bert",
+    ),
+    ("bert_masked_lm", {"architectures": None, "hidden_size": -16}, "should be a size, 1 or more"),
     ("bert_masked_lm", {"architectures": 3}, "architectures=3 should be of type list"),
     ("bert_masked_lm", {"architectures": [["x"]]}, "names none of BertModel, "),
     ("bert_masked_lm", {"id2label": 3}, "id2label=3 should be of type dict"),
@@ -168,6 +172,7 @@ def test_files_that_hold_no_model(tmp_path):
 
 def test_places_where_nothing_is(tmp_path):
     assert "there is no" in refuse(zoo.load_pretrained, tmp_path / "nothing")
+    assert "a path or a hub id, not None" in refuse(zoo.load_pretrained, None)
     assert "OWNER/NAME" in refuse(zoo.load_pretrained, "nothing")
     assert "(it is empty)" in refuse(zoo.load_pretrained, tmp_path)
     folder = copy_twin(tmp_path, "gpt2_lm")
@@ -267,6 +272,14 @@ def test_missing_left_over_and_misshapen_at_once(tmp_path):
     )
 
 
+def test_a_name_of_two_lines(tmp_path):
+    def spoil(arrays):
+        arrays["two\nlines\x1b"] = np.zeros(3, np.float32)
+
+    message = refuse(zoo.load_pretrained, copy_twin(tmp_path, "gpt2_lm", spoil))
+    assert message.endswith(r"1 left over: 'two\nlines\x1b'")
+
+
 def test_a_tied_head_that_differs(tmp_path):
     def spoil(arrays):
         arrays["lm_head.weight"] = arrays["transformer.wte.weight"] + 1
@@ -283,6 +296,10 @@ def test_a_tied_head_that_differs(tmp_path):
         ("vit_pooler", {"head": "classification"}, "needs num_classes: the source has no head"),
         ("gpt2_lm", {"num_position": 4}, "did you mean 'num_positions'?"),
         ("gpt2_lm", {"vocab_size": "x"}, "vocab_size='x' is not int"),
+        ("gpt2_lm", {"vocab_size": 0}, "these sizes make no Decoder"),
+        ("gpt2_lm", {"num_positions": -5}, "num_positions=-5 should be 0 or more"),
+        ("vit_classifier", {"num_classes": -1}, "num_classes=-1 should be 0 or more"),
+        ("clip_published", {"head": "classification"}, "a CLIP has no head"),
         ("gpt2_lm", {"dtype": "float3"}, "dtype='float3' is none of"),
         ("gpt2_lm", {"dtype": "int32"}, "dtype='int32' is none of"),
         ("gpt2_lm", {"num_heads": 2}, "num_heads: 4 -> 2, must stay; possible are"),

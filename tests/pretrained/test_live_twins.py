@@ -1,4 +1,4 @@
-"""Live twins: small models of transformers and timm, made here and now, against ours.
+"""Live twins: small models of transformers, made here and now, against ours.
 
 What `test_twins.py` holds for one recorded version is held for the installed one; and what only
 torch can say: files of its own formats, and whether it reads what we write.
@@ -6,12 +6,8 @@ torch can say: files of its own formats, and whether it reads what we write.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
-import types
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -40,18 +36,6 @@ FEW = ["vit_classifier", "gpt2_lm", "bert_masked_lm", "albert_masked_lm", "llama
 FEW += ["electra_generator", "roberta_masked_lm", "distilbert_masked_lm", "gemma3_lm"]
 FEW += ["marian_mt", "bart_lm", "mbart_lm", "clip_published", "siglip_pixels"]
 SAME_OUTPUT = 1e-6  # of the largest magnitude: one program, one set of weights
-TIMM_OUTPUT = 1e-5
-# What timm imports of torchvision, which has no build beside this torch. A ViT needs none of it.
-TORCHVISION = (
-    "torchvision",
-    "torchvision.datasets",
-    "torchvision.models",
-    "torchvision.models.feature_extraction",
-    "torchvision.ops",
-    "torchvision.ops.misc",
-    "torchvision.transforms",
-    "torchvision.transforms.functional",
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -268,118 +252,3 @@ def test_imbalance_of_experts(torch, twin):
             {"params": loaded.params}, jnp.asarray(inputs["tokens"]), mask=ours
         )
         assert float(aux["imbalance"]) == pytest.approx(result.aux_loss.item(), rel=1e-5)
-
-
-class Stub(types.ModuleType):
-    """A module of which everything can be imported."""
-
-    __path__: tuple[str, ...] = ()
-
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return mock.MagicMock()
-
-
-@pytest.fixture
-def timm(torch, monkeypatch):
-    """timm, with or without torchvision."""
-    if importlib.util.find_spec("torchvision") is None:
-        for name in TORCHVISION:
-            monkeypatch.setitem(sys.modules, name, Stub(name))
-    return pytest.importorskip("timm", reason="pip install timm")  # imports torchvision
-
-
-@pytest.fixture
-def make_timm(torch, timm):
-    """Fields -> a small ViT of timm, every parameter moved."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    def make(**fields):
-        small = {"patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 1, "num_classes": 5}
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            model = VisionTransformer(**{**small, **fields}, mlp_ratio=2).eval()
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-        return model
-
-    return make
-
-
-def check_timm(torch, model, source, size):
-    """timm's outputs and ours from its file."""
-    images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
-    with torch.no_grad():
-        expected = model(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
-    loaded = zoo.load_pretrained(source)
-    found, _ = loaded.model.apply({"params": loaded.params}, jnp.asarray(images))
-    assert found.shape == expected.shape
-    difference = np.abs(found - expected).max()
-    assert difference <= TIMM_OUTPUT * max(np.abs(expected).max(), 1.0)
-    return loaded
-
-
-def write_timm(model, path):
-    save_file({k: np.ascontiguousarray(v) for k, v in model.state_dict().items()}, path)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"class_token": True, "global_pool": "token"},
-        {"qkv_bias": False},
-        {"num_classes": 0},
-        {"img_size": 16, "patch_size": 8, "embed_dim": 128, "num_heads": 2, "depth": 3},
-    ],
-    ids=lambda fields: "-".join(fields),
-)
-def test_timm_file(torch, make_timm, tmp_path, fields):
-    model = make_timm(**{"img_size": 8, **fields})
-    write_timm(model, tmp_path / "vit.safetensors")
-    side = fields.get("img_size", 8)
-    check_timm(torch, model, tmp_path / "vit.safetensors", (side, side))
-
-
-def test_timm_folder(torch, make_timm, tmp_path):
-    model = make_timm(img_size=(8, 12))
-    write_timm(model, tmp_path / "model.safetensors")
-    config = {
-        "architecture": "vit_tiny_patch4_8",
-        "num_classes": 5,
-        "pretrained_cfg": {
-            "input_size": [3, 8, 12],
-            "mean": [0.4, 0.5, 0.6],
-            "std": [0.2, 0.3, 0.4],
-            "crop_pct": 0.8,
-            "interpolation": "bilinear",
-        },
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    processor = check_timm(torch, model, tmp_path, (8, 12)).processor
-    assert (processor.size, processor.mean, processor.std) == (
-        (8, 12),
-        (0.4, 0.5, 0.6),
-        (0.2, 0.3, 0.4),
-    )
-    assert (processor.crop, processor.interpolation) == (0.8, "bilinear")
-
-
-@pytest.mark.parametrize("fields", [{}, {"num_classes": 0}, {"img_size": (8, 12)}], ids=str)
-def test_timm_mixer(torch, timm, tmp_path, fields):
-    """A bare file; a folder where the image is no square."""
-    from timm.models.mlp_mixer import MlpMixer
-
-    small = {"img_size": 8, "patch_size": 4, "num_blocks": 2, "embed_dim": 16, "num_classes": 5}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = MlpMixer(**{**small, **fields}).eval()
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    write_timm(model, tmp_path / "model.safetensors")
-    if "img_size" not in fields:
-        check_timm(torch, model, tmp_path / "model.safetensors", (8, 8))
-        return
-    config = {"architecture": "mixer_s4", "pretrained_cfg": {"input_size": [3, 8, 12]}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    check_timm(torch, model, tmp_path, (8, 12))

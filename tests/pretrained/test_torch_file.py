@@ -65,6 +65,14 @@ def test_a_torch_file_cut_anywhere_is_refused(tmp_path, name):
         assert "\n" not in str(caught.value)
 
 
+def test_a_member_whose_name_is_no_text(tmp_path):
+    spoiled = bytearray((FILES / "zip.pt").read_bytes())
+    spoiled[30] = 0x85  # the first letter of the first name
+    (tmp_path / "zip.pt").write_bytes(spoiled)
+    with pytest.raises(UserError, match="truncated or no torch file"):
+        open_tensors(tmp_path / "zip.pt")
+
+
 def test_a_packed_zip(tmp_path):
     path = tmp_path / "packed.pt"
     with (

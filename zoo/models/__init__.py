@@ -59,7 +59,7 @@ def make_model(cls: type, fields: dict[str, Any], place: str) -> nn.Module:
         param_shapes(model)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         line = str(error).strip().splitlines()[0]
         raise UserError(f"{place}: these sizes make no {cls.__name__}: {line}") from None
     return model
@@ -75,6 +75,8 @@ def convert_fields(fields: dict[str, Any], values: dict[str, Any], place: str) -
             made[key] = _find_dtype(value, key)
         else:
             made[key] = convert(value, fields[key], f"model.arguments.{key}")
+        if isinstance(made[key], int) and made[key] < 0:
+            raise UserError(f"{place}: {key}={made[key]} should be 0 or more")
     return made
 
 

@@ -274,9 +274,12 @@ class ViT(nn.Module):
             )(x)
         if self.pooling == "cls":
             return x[:, 0]
-        own = int(self._has_class_token()) + (self.distillation != "none") + self.num_registers
-        mean = x[:, own:].mean(axis=1)
+        mean = x[:, self.num_placed() + self.num_registers :].mean(axis=1)
         return mean if self.pooling == "mean" else jnp.concatenate([x[:, 0], mean], axis=-1)
+
+    def num_placed(self) -> int:
+        """Tokens before the patches that have positions: class and distillation token."""
+        return int(self._has_class_token()) + (self.distillation != "none")
 
     def _has_class_token(self) -> bool:
         return self.pooling in ("cls", "cls_mean")

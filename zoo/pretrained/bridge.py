@@ -350,7 +350,8 @@ def all_finite(array: np.ndarray) -> bool:
 
 
 def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    """A damaged header may hold any sign; an error is one line."""
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names)
 
 
 def _shape(shape: Iterable[int]) -> str:

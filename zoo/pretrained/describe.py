@@ -82,11 +82,17 @@ def family_of(source: Source) -> Family:
     return family
 
 
-def choose_family(family: Family, source: Source) -> tuple[type, dict[str, Any]]:
-    """Our class and its fields for a file. Raises UserError on a config we cannot follow."""
+def find_heads(family: Family, source: Source, asked: str | None = None) -> list[str]:
+    """The heads that a file may have, the likeliest first. Raises UserError on one we lack."""
+    if source.layout in BARE:
+        return [""]
+    return family.find_heads(TheirConfig(source.config, f"{source.place}/config.json"), asked)
+
+
+def choose_fields(family: Family, source: Source, head: str) -> dict[str, Any]:
+    """Fields of our class for a file. Raises UserError on a config we cannot follow."""
     config = TheirConfig(source.config, f"{source.place}/config.json")
-    head = "" if source.layout in BARE else family.find_head(config)[1]
-    return family.model_class, family.read_config(config, head, source.tensors)
+    return family.read_config(config, head, source.tensors)
 
 
 def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:

@@ -62,12 +62,14 @@ def find_hidden(width: int, ratio: int, gated: bool) -> int:
 
 def write_config(model: ViT, *, name: str = "dinov2") -> dict[str, Any]:
     """What `read_config` reads; of a width that no whole ratio gives, the nearest ratio's."""
-    parts = 3 * model.hidden / 2 if model.gated else model.hidden
+    near = max(round((1.5 if model.gated else 1) * model.hidden / model.width), 1)
+    # Where the width is rounded up, the ratio may be the one below.
+    fits = [r for r in (near, near - 1) if find_hidden(model.width, r, model.gated) == model.hidden]
     config = {
         "hidden_size": model.width,
         "num_hidden_layers": model.depth,
         "num_attention_heads": model.num_heads,
-        "mlp_ratio": max(round(parts / model.width), 1),
+        "mlp_ratio": fits[0] if fits else near,
         "patch_size": model.patch_size,
         "image_size": list(model.image_size),
         "num_channels": model.num_channels,

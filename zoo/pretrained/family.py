@@ -89,14 +89,20 @@ class Family:
     # (model, names in the file; None: as transformers writes them) -> the table
     make_table: Callable[[Any, list[str] | None], Table]
 
-    def find_head(self, config: TheirConfig) -> tuple[str, str]:
-        """(architecture, our head) that config.json names. Raises UserError on one we lack."""
+    def find_heads(self, config: TheirConfig, asked: str | None = None) -> list[str]:
+        """Our heads that the file may have: the one that config.json names. Where it names none,
+        as the oldest files, or one we lack and a head is asked for, all: the keys will tell.
+
+        Raises UserError on an architecture that we lack.
+        """
         named = config.get("architectures", [])
-        for architecture, head in self.heads.items():
-            if architecture in named:
-                return architecture, head
-        told = f"architectures={named!r} names none" if named else "architectures should name one"
-        raise UserError(f"{config.place}: {told} of {', '.join(self.heads)}")
+        known = [head for architecture, head in self.heads.items() if architecture in named]
+        if known:
+            return known[:1]
+        if named and asked is None:
+            names = ", ".join(self.heads)
+            raise UserError(f"{config.place}: architectures={named!r} names none of {names}")
+        return sorted(dict.fromkeys(self.heads.values()), key=lambda head: head != asked)
 
     def architecture(self, model: nn.Module) -> str:
         """The class of transformers for a model of ours."""

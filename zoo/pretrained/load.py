@@ -18,11 +18,12 @@ from zoo.models import make_model
 from zoo.pretrained.adapt import adapt_params
 from zoo.pretrained.bridge import AsOurs, our_leaves, read_tree
 from zoo.pretrained.describe import (
-    choose_family,
+    choose_fields,
     family_of,
+    find_heads,
     model_of,
 )
-from zoo.pretrained.family import head_of
+from zoo.pretrained.family import Family, head_of
 from zoo.pretrained.processor import Processor
 from zoo.pretrained.safetensors_file import Tensors
 from zoo.pretrained.sources import MODEL_FILE, Source, find_source, read_json
@@ -101,7 +102,7 @@ def load_pretrained(
     on NaN, and on a change that the parameters cannot follow.
     """
     kind = _check_dtype(dtype)
-    opened = open_pretrained(source)
+    opened = open_pretrained(source, head)
     folder, before = opened.source.folder, opened.model
     after = _change(before, head, changes)
     processor = _find_processor(opened.source, after)
@@ -120,15 +121,38 @@ def load_pretrained(
     return Pretrained(after, params, tokenizer, processor, card, report)
 
 
-def open_pretrained(source: Any) -> Opened:
-    """Finds weights and compares every key and shape with the model of their config."""
+def open_pretrained(source: Any, head: str | None = None) -> Opened:
+    """Finds weights and compares every key and shape with the model of their config.
+
+    A `head` that is asked for is what is tried first where the config names none.
+    """
     found = find_source(source)
     if found.layout == "zoo":
         model = model_of(found.config, f"{found.place}/{MODEL_FILE}")
         check_ours(found.tensors, model)
         return Opened(found, model, found.tensors, ())
     family = family_of(found)
-    model = make_model(*choose_family(family, found), place=found.place)
+    heads, misfits = find_heads(family, found, head), []
+    for name in heads:
+        try:
+            opened = _open_as(family, found, name)
+        except UserError as error:
+            misfits.append(error)
+        else:
+            line = f"head {name!r}: by the keys, config.json names no architecture that we have"
+            told = (line,) if len(heads) > 1 else ()
+            return dataclasses.replace(opened, report=(*told, *opened.report))
+    if len(heads) == 1:
+        raise misfits[0]
+    raise UserError(
+        f"{found.place}/config.json: architectures should name one of {', '.join(family.heads)}; "
+        f"the keys fit none of them (taken for {heads[0]!r}: {misfits[0]})"
+    )
+
+
+def _open_as(family: Family, found: Source, head: str) -> Opened:
+    """Weights taken for those of a model with this head. Raises UserError where they are not."""
+    model = make_model(family.model_class, choose_fields(family, found, head), place=found.place)
     view = AsOurs(found.tensors, family.make_table(model, found.tensors.names()), model)
     return Opened(found, model, view, view.report)
 
@@ -169,6 +193,8 @@ def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
             changes = {"head": head, **changes}
             if head in ("sequence", "multiple_choice") and hasattr(model, "pooler"):
                 changes.setdefault("pooler", True)
+        elif not hasattr(model, "num_classes"):
+            raise UserError(f"a {type(model).__name__} has no head, so none can be asked for")
         elif head == "none":
             changes = {"num_classes": 0, **changes}
         elif head != "classification":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,8 @@ def find_source(source: Any) -> Source:
 
     Raises UserError when there is nothing, or nothing that can be read as weights.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise UserError(f"a source is a path or a hub id, not {source!r}")
     path = epath.Path(source).expanduser()
     if path.is_dir():
         return open_folder(path)

@@ -39,7 +39,8 @@ STORAGES = {
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
 # What the standard library raises for a damaged zip.
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError)
+# The last: a name of a member that is no text.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, UnicodeError)
 
 
 class _Storage(NamedTuple):

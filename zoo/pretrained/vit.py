@@ -1,8 +1,13 @@
-"""ViT: config and keys of transformers' files, timm's, and AugReg's and big_vision's `.npz`."""
+"""ViT: config and keys of transformers' files, timm's, and AugReg's and big_vision's `.npz`.
+
+timm's files are also DeiT's, distilled or not, and DINOv2's; so is what DINOv2's authors publish.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from zoo.models.vit import SIZES, ViT
 from zoo.pretrained.bridge import LINEAR, SAME, Row, Table, Turn, linear_rows, norm_rows
@@ -38,6 +43,12 @@ HEADS_IN = Turn(
     lambda x, model: x.reshape(model.num_heads, -1, x.shape[-1]),
 )
 HEADS_BIAS = Turn(lambda x, model: x.reshape(-1), lambda x, model: x.reshape(model.num_heads, -1))
+
+REGISTERS = "reg_token"  # timm's: where it has them, the tokens before the patches have no position
+PATCHES_ALONE = Turn(
+    lambda x, model: np.pad(x[0], ((model.num_placed(), 0), (0, 0))),
+    lambda x, model: x[None, model.num_placed() :],
+)
 
 
 def read_config(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any]:
@@ -119,24 +130,35 @@ def attention_rows(layer: str, block: str) -> list[Row]:
 
 
 def make_timm_table(model: ViT, names: list[str] | None) -> Table:
-    """timm's keys: `attn.qkv` holds queries, keys and values below each other."""
+    """timm's keys, and those of DINOv2's authors, which differ in a few: `attn.qkv` holds queries,
+    keys and values below each other, a gated feed-forward's first layer the gate and the rest."""
+    names = names or []
     layer, block = "blocks.{i}.", "blocks/{i}/"
+    first, last = ("w12", "w3") if "blocks.0.mlp.w3.weight" in names else ("fc1", "fc2")
     rows = [
         Row("cls_token", "cls", BATCHED),
-        Row("pos_embed", "pos", BATCHED),
+        Row("dist_token", "dist", BATCHED),
+        Row("mask_token", "mask"),
+        Row("register_tokens" if "register_tokens" in names else REGISTERS, "registers", BATCHED),
+        Row("pos_embed", "pos", PATCHES_ALONE if REGISTERS in names else BATCHED),
         *torch_patch_rows("patch_embed.proj"),
         *norm_rows(f"{layer}norm1", f"{block}norm1"),
         *norm_rows(f"{layer}norm2", f"{block}norm2"),
         *linear_rows(f"{layer}attn.proj", f"{block}attn/out"),
-        *linear_rows(f"{layer}mlp.fc1", f"{block}mlp/fc1"),
-        *linear_rows(f"{layer}mlp.fc2", f"{block}mlp/fc2"),
+        Row(f"{layer}ls1.gamma", f"{block}end1/scale"),
+        Row(f"{layer}ls2.gamma", f"{block}end2/scale"),
+        *linear_rows(f"{layer}mlp.{last}", f"{block}mlp/fc2"),
         *norm_rows("norm", "norm"),
         *linear_rows("pre_logits.fc", "pre_logits"),
         *linear_rows("head", "head"),
+        *linear_rows("head_dist", "head_dist"),
     ]
     for theirs, ours, turn in (("weight", "kernel", LINEAR), ("bias", "bias", SAME)):
         qkv = tuple(f"{block}attn/{name}/{ours}" for name in "qkv")
+        parts = ("gate", "fc1") if model.gated else ("fc1",)
+        fc1 = tuple(f"{block}mlp/{name}/{ours}" for name in parts)
         rows.append(Row(f"{layer}attn.qkv.{theirs}", qkv, turn))
+        rows.append(Row(f"{layer}mlp.{first}.{theirs}", fc1, turn))
     return Table(tuple(rows))
 
 
@@ -195,12 +217,23 @@ def read_timm(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any
     names = tensors.names()
     width, channels, *patch = find_shape(tensors, "ViT", "patch_embed.proj.weight", 4)
     tokens = find_shape(tensors, "ViT", "pos_embed", 3)[1]
-    prefix = int("cls_token" in tensors)
+    prefix = 0 if REGISTERS in tensors else sum(n in tensors for n in ("cls_token", "dist_token"))
+    first, last = ("w12", "w3") if "blocks.0.mlp.w3.weight" in tensors else ("fc1", "fc2")
+    hidden = find_shape(tensors, "ViT", f"blocks.0.mlp.{last}.weight", 2)[1]
+    gated = find_shape(tensors, "ViT", f"blocks.0.mlp.{first}.weight", 2)[0] == 2 * hidden
+    registers = [tensors.shape(n)[1:2] for n in names if n in (REGISTERS, "register_tokens")]
+    distilled = "head" if "head_dist.weight" in tensors else "token"
     return {
         "width": width,
         "depth": count_layers(names, r"blocks\.(\d+)\.norm1\.weight"),
         "num_heads": _num_heads(width),
-        "hidden": find_shape(tensors, "ViT", "blocks.0.mlp.fc1.bias", 1)[0],
+        "hidden": hidden,
+        "gated": gated,
+        "activation": "silu" if gated else "gelu",
+        "layer_scale": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,
+        "num_registers": sum(sum(shape) for shape in registers),
+        "mask_token": "mask_token" in tensors,
+        "distillation": distilled if "dist_token" in tensors else "none",
         "patch_size": as_size(patch),
         "image_size": find_image_size(
             tensors.place, tokens - prefix, patch, read_input_size(config)
@@ -208,7 +241,7 @@ def read_timm(config: TheirConfig, head: str, tensors: Tensors) -> dict[str, Any
         "num_channels": channels,
         "num_classes": count_classes(tensors, "head.weight"),
         "pre_logits": "pre_logits.fc.weight" in tensors,
-        "pooling": "cls" if prefix else "mean",
+        "pooling": "cls" if "cls_token" in tensors else "mean",
         "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
     }
 
