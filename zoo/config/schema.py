@@ -85,7 +85,7 @@ class DataConfig:
         None, "tokens from one training window of text to the next (default: length)"
     )
     num_workers: int = _key(
-        0, "worker processes that read ahead (0: threads of this one)", decides=False
+        0, "worker processes that read ahead (0: a thread)", decides=False
     )
     prefetch: int = _key(2, "calls of training data read ahead", decides=False)
 
