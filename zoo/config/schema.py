@@ -84,9 +84,7 @@ class DataConfig:
     stride: int | None = _key(
         None, "tokens from one training window of text to the next (default: length)"
     )
-    num_workers: int = _key(
-        0, "worker processes that read ahead (0: a thread)", decides=False
-    )
+    num_workers: int = _key(0, "worker processes that read ahead (0: a thread)", decides=False)
     prefetch: int = _key(2, "calls of training data read ahead", decides=False)
 
 
