@@ -9,8 +9,8 @@ decoded, cropped, resized to 224, flipped and normalised. `arrays`: images of MN
 memory. Each line is as side_by_side.py prints it, then examples a second of both sides. `waiting`:
 the share of a run's time in which the host waits for its next batch, with a compiled step of about
 50 ms (a chain on one core, which leaves the other to the host as an accelerator does), on the
-arrays in batches of 256 and on the folder in batches of 8 (160 images a
-second, under half of what one core decodes: on two cores the step leaves one).
+arrays in batches of 256 and on the folder in batches of 8: 160 images a second, under half of what
+the core that is left can decode.
 """
 
 from __future__ import annotations
