@@ -68,7 +68,9 @@ def zoo_batches(source: str, transform: str, batch_size: int, num_steps: int, nu
     """Batches of the pipeline as the loop reads them."""
     from zoo.config import DataConfig
     from zoo.data import TrainStream, from_arrays, open_dataset, parse_ops, read_ahead
+    from zoo.memory import keep_freed_memory
 
+    keep_freed_memory()  # as `train.py` does
     if source == "arrays":
         dataset = from_arrays(mnist_like(), None, classes=True)
     else:

@@ -1,5 +1,6 @@
 """Folders and CSVs of images: what is found, in which order, and what is said of mistakes."""
 
+import os
 import shutil
 
 import numpy as np
@@ -190,8 +191,10 @@ def test_same_bits_for_any_threads_blocks_and_processes(root, monkeypatch):
     assert_same(whole, join(make_stream(root, steps_per_block=4)))
     shares = [join(make_stream(root, rows=rows)) for rows in (slice(1), slice(1, 4))]
     assert_same(whole, {k: np.concatenate([s[k] for s in shares], axis=1) for k in whole})
-    monkeypatch.setattr(apply_module, "num_threads", lambda: 1)
-    assert_same(whole, join(make_stream(root)))
+    for workers in (1, 10**6):  # threads as in the only process, and one as in one of many
+        monkeypatch.setattr(apply_module, "_num_workers", workers)
+        assert apply_module.num_threads() == max(len(os.sched_getaffinity(0)) // workers, 1)
+        assert_same(whole, join(make_stream(root)))
 
 
 def test_image_by_image_equals_operation_by_operation(root):
@@ -238,6 +241,9 @@ def test_broken_images_are_masked_and_named_when_asked(root, num_workers):
     assert np.isfinite(images).all()
     lines = [str(line) for b in blocks for line in b.get("broken", ())]
     assert len(lines) == 4
+    stream = make_stream(root, num_steps=3, skip_broken=True)
+    for i, block in enumerate(blocks):
+        assert_same(block, stream[i])
     assert {line.split(": ")[0] for line in lines} == {
         str(root / "train/cat/a.png"),
         str(root / "train/dog/e.jpeg"),

@@ -13,7 +13,11 @@ def test_speed_counts_training_time_alone(monkeypatch):
     progress.pause()
     now[0] += 1000.0  # an evaluation
     assert progress.speeds() == {"steps_per_second": 2.5, "examples_per_second": 80.0}
+    progress.waited(100.0)  # the clock stands
+    assert progress.waiting_share() == 0
     progress.go_on()
+    progress.waited(5.0)
     now[0] += 20.0
+    assert progress.waiting_share() == 5 / 40
     progress.advance(50)
     assert progress.speeds()["steps_per_second"] == 2.5

@@ -116,8 +116,19 @@ def run_rows(work: Callable[[int], None], count: int) -> None:
 
 
 def num_threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, or its share of them in a worker process."""
+    known = hasattr(os, "sched_getaffinity")  # not on every system
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(cores // _num_workers, 1)
+
+
+_num_workers = 1  # processes that read beside each other
+
+
+def share_cores(index: int, num_workers: int) -> None:
+    """Tells worker process `index` how many there are: together they start a thread a core."""
+    global _num_workers
+    _num_workers = num_workers
 
 
 @functools.cache

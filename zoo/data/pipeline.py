@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo.config import UserError
-from zoo.data.apply import Broken, apply_ops
+from zoo.data.apply import Broken, apply_ops, share_cores
 from zoo.data.ops import Op, finish
 from zoo.data.order import Order, make_order
 from zoo.data.sources import Examples, Source, name_example
@@ -108,7 +108,7 @@ def read_ahead(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
         )
         options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=prefetch)
-        return iter(ahead.mp_prefetch(options))
+        return iter(ahead.mp_prefetch(options, share_cores))
     return iter(
         blocks.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch))
     )
