@@ -111,13 +111,15 @@ def make_prompts(config: DataConfig) -> Dataset:
 def make_pairs(config: DataConfig) -> Dataset:
     """One pair."""
     fields = {name: text_array(["some words"]) for name in ("source", "target")}
-    return Dataset("pairs", {"train": ArraySource(fields)}, fingerprint="raw")
+    splits = {split: ArraySource(fields) for split in ("train", "val")}
+    return Dataset("pairs", splits, fingerprint="raw")
 
 
 def make_labelled(config: DataConfig) -> Dataset:
     """Two texts of two classes."""
     fields = {"text": text_array(["one", "two"]), "label": np.arange(2)}
-    return Dataset("labelled", {"train": ArraySource(fields)}, 2, fingerprint="raw")
+    splits = {split: ArraySource(fields) for split in ("train", "val")}
+    return Dataset("labelled", splits, 2, fingerprint="raw")
 
 
 def bucket_config(cache) -> Config:
@@ -145,7 +147,7 @@ def test_a_planned_run_resumes(tmp_path, kind, capsys):
     config = bucket_config(tmp_path / "c")
     if kind == "packing":
         data = corpus(tmp_path / "text", packing=True, length=32)
-        train = TrainConfig(batch_size=4, num_steps=7, steps_per_call=2)
+        train = TrainConfig(batch_size=4, num_steps=7)
         config = text_config(tmp_path, data=data, train=train)
     config = dataclasses.replace(config, log=dataclasses.replace(config.log, progress=True))
     whole = zoo.fit(config, tmp_path / "whole")
