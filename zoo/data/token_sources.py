@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class TokenWindows:
 
 
 @dataclass(frozen=True)
-class TokenExamples:
+class TokenExamples(abc.ABC):
     """What rows, pairs and prompts share: `length` places (all, or those of a bucket), and fields
     beside the text, such as labels."""
 
@@ -54,16 +55,17 @@ class TokenExamples:
             return Shuffle(seed, len(self))
         return self.buckets.make_order(seed, batch_size)
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
 
     def take(self, indices: np.ndarray, length: int | None = None) -> Examples:
         """The examples, padded to `length` (None: all of `self.length`)."""
         made = self._read(indices, self.length if length is None else length)
         return {**made, **{name: values[indices] for name, values in self.others.items()}}
 
+    @abc.abstractmethod
     def _read(self, indices: np.ndarray, length: int) -> Examples:
-        raise NotImplementedError
+        """The fields made of tokens."""
 
 
 @dataclass(frozen=True)
