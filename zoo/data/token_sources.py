@@ -34,10 +34,12 @@ class TokenWindows:
         return max(-(-(len(self.tokens) - 1) // self.length), 0)
 
     def take(self, indices: np.ndarray) -> Examples:
+        if self.whole:
+            return {"tokens": self.tokens.read_windows(indices * self.stride, self.length + 1)}
         places = indices[:, None] * self.stride + np.arange(self.length + 1)
         last = len(self.tokens) - 1
-        out = {"tokens": self.tokens.read(np.minimum(places, last))}
-        return out if self.whole else {**out, "real": places[:, 1:] <= last}
+        tokens = self.tokens.read(np.minimum(places, last))
+        return {"tokens": tokens, "real": places[:, 1:] <= last}
 
 
 @dataclass(frozen=True)
