@@ -25,13 +25,13 @@ class Words(PlainTokenizer):
     sentinels = tuple(range(49, 39, -1))
 
     def encode(self, text):
-        raise NotImplementedError
+        return np.zeros(0, np.int32)
 
     def decode(self, ids):
-        raise NotImplementedError
+        return ""
 
     def to_json(self):
-        raise NotImplementedError
+        return "{}"
 
 
 WORDS = Words()

@@ -171,3 +171,25 @@ def test_what_is_held_out_is_not_trained_on(tmp_path_factory, fraction):
     seen, tested = (set(part.flat) for part in parts)
     assert not seen & tested
     assert len(tested) == pytest.approx(1000 * fraction, abs=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", [False, True])
+def test_memory_is_flat_over_ten_thousand_steps(tmp_path, packing):
+    """Counted in this process's own pages, those of the mapped file left out."""
+
+    def own_pages():
+        with open("/proc/self/status") as stream:
+            (line,) = (line for line in stream if line.startswith("RssAnon"))
+        return int(line.split()[1]) / 1024
+
+    texts = ["some text " * (1 + i % 40) for i in range(5000)]
+    config = DataConfig(cache=str(tmp_path), length=64, packing=packing)
+    dataset = encode_text(open_texts("mine", {"train": texts}), config)
+    stream = TrainStream(dataset.splits["train"], (), 16, 11_000)
+    for step in range(1000):
+        stream[step]
+    before = own_pages()
+    for step in range(1000, 11_000):
+        stream[step]
+    assert own_pages() - before < 8  # MiB; a batch kept would be 80 and more

@@ -4,12 +4,15 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from conftest import small_config
 
 import zoo
-from zoo.config import DataConfig, ModelConfig, TaskConfig, TrainConfig, UserError
+from zoo.config import Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, UserError
+from zoo.data import ArraySource, Dataset
+from zoo.data.documents import text_array
 from zoo.data.tokenizers import read_tokenizer, train_bpe
 from zoo.train.build import build
 
@@ -83,11 +86,80 @@ def test_another_tokenizer_is_refused_early(tmp_path, monkeypatch):
         ({"task": TaskConfig("classification")}, "has no classes"),
         ({"model": ModelConfig("gpt2", {**SMALL_GPT, "num_positions": 16})},
          "the model has 16 positions, not 32"),
+        ({"model": ModelConfig("gpt2", {**SMALL_GPT, "vocab_size": 100})},
+         "data.tokenizer='bytes' has 257 tokens, more than model.arguments.vocab_size=100"),
+        ({"data": DataConfig("test_text_runs:make_pairs")}, "'causal_lm' takes a corpus .* source"),
+        ({"data": DataConfig("test_text_runs:make_labelled")}, "takes a corpus .* token_mask"),
     ],
 )  # fmt: skip
 def test_mistakes(tmp_path, groups, message):
+    config = text_config(tmp_path, **groups)
+    data = dataclasses.replace(config.data, cache=str(tmp_path))
     with pytest.raises(UserError, match=message):
-        build(text_config(tmp_path, **groups))
+        build(dataclasses.replace(config, data=data))
+
+
+def make_prompts(config: DataConfig) -> Dataset:
+    """Forty prompts and completions, of 4 to 30 tokens."""
+    fields = {
+        "prompt": text_array(["p" * (1 + i % 15) for i in range(40)]),
+        "completion": text_array(["c" * (2 + i % 14) for i in range(40)]),
+    }
+    return Dataset("prompts", {"train": ArraySource(fields)}, fingerprint="raw")
+
+
+def make_pairs(config: DataConfig) -> Dataset:
+    """One pair."""
+    fields = {name: text_array(["some words"]) for name in ("source", "target")}
+    splits = {split: ArraySource(fields) for split in ("train", "val")}
+    return Dataset("pairs", splits, fingerprint="raw")
+
+
+def make_labelled(config: DataConfig) -> Dataset:
+    """Two texts of two classes."""
+    fields = {"text": text_array(["one", "two"]), "label": np.arange(2)}
+    splits = {split: ArraySource(fields) for split in ("train", "val")}
+    return Dataset("labelled", splits, 2, fingerprint="raw")
+
+
+def bucket_config(cache) -> Config:
+    data = DataConfig(
+        "test_text_runs:make_prompts", length=32, buckets=(8, 16, 32), cache=str(cache)
+    )
+    return text_config(cache, data=data, train=TrainConfig(batch_size=8, num_steps=7))
+
+
+def test_planned_shapes_are_expected(tmp_path):
+    parts = build(bucket_config(tmp_path))
+    blocks = [parts.stream[step] for step in range(7)]
+    assert {block["tokens"].shape for block in blocks} == {(1, 8, n + 1) for n in (8, 16, 32)}
+    for block in blocks:
+        assert parts.programs.find_change(1, block) == ""
+    blocks[0]["tokens"] = blocks[0]["tokens"][..., :5]
+    assert "tokens was int32[1,8,33], now int32[1,8,5]" in parts.programs.find_change(1, blocks[0])
+    assert parts.programs.batch_shapes["tokens"].shape == (8, 33)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["packing", "buckets"])
+def test_a_planned_run_resumes(tmp_path, kind, capsys):
+    """Cut off after three steps and begun again: the same parameters to the bit."""
+    config = bucket_config(tmp_path / "c")
+    if kind == "packing":
+        data = corpus(tmp_path / "text", packing=True, length=32)
+        train = TrainConfig(batch_size=4, num_steps=7)
+        config = text_config(tmp_path, data=data, train=train)
+    config = dataclasses.replace(config, log=dataclasses.replace(config.log, progress=True))
+    whole = zoo.fit(config, tmp_path / "whole")
+    shown = capsys.readouterr().out
+    assert "compiled again" not in shown
+    assert ("% filled" in shown) == (kind == "packing")
+    short = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=3))
+    zoo.fit(short, tmp_path / "parts")
+    more = dataclasses.replace(config.checkpoint, extend=True)
+    rest = zoo.fit(dataclasses.replace(config, checkpoint=more), tmp_path / "parts")
+    for a, b in zip(*map(jax.tree.leaves, (whole.params, rest.params)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_images_are_no_text():

@@ -78,6 +78,7 @@ def make_array_file(path: Path, write: Callable[[ArrayWriter], None]) -> None:
                 writer.close()
                 stream.flush()
                 os.replace(stream.name, path)
+                _map_arrays.cache_clear()  # of a damaged file that lay there before
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(stream.name)

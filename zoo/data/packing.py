@@ -112,6 +112,7 @@ class PackedTokens:
         return filled / max(len(self) * (self.length + 1), 1)
 
     def take(self, indices: np.ndarray) -> Examples:
+        """The rows of these numbers."""
         rows = map_array(self.plan, "rows")
         first = rows[indices]
         owners, places = spread(rows[indices + 1] - first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import json
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from zoo.config import UserError
 
 
-class PlainTokenizer:
+class PlainTokenizer(abc.ABC):
     """What bytes and characters share: no special tokens but the end."""
 
     begin: ClassVar[None] = None
@@ -48,12 +49,13 @@ class PlainTokenizer:
         return rows, marks
 
     @property
+    @abc.abstractmethod
     def vocab_size(self) -> int:
-        raise NotImplementedError
+        """How many tokens there are."""
 
+    @abc.abstractmethod
     def encode(self, text: str) -> np.ndarray:
         """The tokens of a text, int32."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,7 @@ def join_prompts(
     for prompt, completion in rows:
         kept = completion[: room - 1]
         left = room - len(kept)
-        first = begin[: left - 1]  # a place for a token of the prompt itself comes first
+        first = begin[: left - min(len(prompt), 1)]  # a token of the prompt itself comes first
         fits = left - len(first)
         before = np.concatenate([first, prompt[max(len(prompt) - fits, 0) :]])
         joined.append(np.concatenate([before, kept]).astype(np.int32))

@@ -44,6 +44,18 @@ class TokenFile:
         """The tokens at these places, int32."""
         return map_array(self.path, "tokens")[self.start + places].astype(np.int32)
 
+    def read_windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """`length` tokens from each place on, all of them inside, `[n, length]` int32.
+
+        A view of all windows at once: each is copied as it lies, not token by token.
+        """
+        tokens = map_array(self.path, "tokens")
+        shape = (len(tokens) - length + 1, length)
+        windows = np.lib.stride_tricks.as_strided(
+            tokens, shape, tokens.strides * 2, writeable=False
+        )
+        return windows[self.start + starts].astype(np.int32)
+
     def part(self, start: int, stop: int) -> TokenFile:
         return TokenFile(self.path, self.start + start, self.start + stop)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,14 +34,16 @@ class TokenWindows:
         return max(-(-(len(self.tokens) - 1) // self.length), 0)
 
     def take(self, indices: np.ndarray) -> Examples:
+        if self.whole:
+            return {"tokens": self.tokens.read_windows(indices * self.stride, self.length + 1)}
         places = indices[:, None] * self.stride + np.arange(self.length + 1)
         last = len(self.tokens) - 1
-        out = {"tokens": self.tokens.read(np.minimum(places, last))}
-        return out if self.whole else {**out, "real": places[:, 1:] <= last}
+        tokens = self.tokens.read(np.minimum(places, last))
+        return {"tokens": tokens, "real": places[:, 1:] <= last}
 
 
 @dataclass(frozen=True)
-class TokenExamples:
+class TokenExamples(abc.ABC):
     """What rows, pairs and prompts share: `length` places (all, or those of a bucket), and fields
     beside the text, such as labels."""
 
@@ -54,16 +57,17 @@ class TokenExamples:
             return Shuffle(seed, len(self))
         return self.buckets.make_order(seed, batch_size)
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
 
     def take(self, indices: np.ndarray, length: int | None = None) -> Examples:
         """The examples, padded to `length` (None: all of `self.length`)."""
         made = self._read(indices, self.length if length is None else length)
         return {**made, **{name: values[indices] for name, values in self.others.items()}}
 
+    @abc.abstractmethod
     def _read(self, indices: np.ndarray, length: int) -> Examples:
-        raise NotImplementedError
+        """The fields made of tokens."""
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,11 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> JsonTokenizer:
     `texts` are read twice. The pieces are merged by their counts, as in BPE. Raises UserError when
     the characters alone are more than `vocab_size`.
     """
-    from tokenizers import trainers
+    from tokenizers import Tokenizer, models, trainers
 
-    backend = json_backend(from_wordpiece_vocab("[UNK]", {}))
+    like = json_backend(from_wordpiece_vocab("[UNK]", {}))
+    backend: Any = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = like.normalizer, like.pre_tokenizer
     first, later = find_characters(texts, backend)
     # Given as special tokens, the characters have ids in their order, not in a hash table's.
     known = [*BERT_TOKENS, *first, *(f"##{c}" for c in later)]

@@ -37,9 +37,14 @@ class CausalLM:
 
     @staticmethod
     def num_outputs(info: Any) -> int:
-        """The vocabulary. Raises UserError when the data is no text."""
+        """The vocabulary. Raises UserError when the data is no text, or text of another kind."""
         if info.tokenizer is None:
             raise UserError(f"task.name='causal_lm', but {info.name} is no text")
+        if "tokens" not in info.shapes or "token_mask" in info.shapes:
+            raise UserError(
+                f"task.name='causal_lm' takes a corpus ('text' alone) or 'prompt' and "
+                f"'completion'; {info.name} has {', '.join(info.shapes)}"
+            )
         return info.tokenizer.vocab_size
 
     @classmethod

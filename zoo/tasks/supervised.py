@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from zoo.config import UserError
+
 
 def argument(default: Any) -> Any:
     """A task's field that a config may set in `task.arguments`."""
@@ -16,7 +18,12 @@ def argument(default: Any) -> Any:
 
 
 def get_inputs(batch: dict[str, Any]) -> Any:
-    """The model's input in a batch: images, or the features of table rows."""
+    """The model's input in a batch: images, or the features of table rows.
+
+    Raises UserError when it has neither.
+    """
+    if "image" not in batch and "features" not in batch:
+        raise UserError(f"the task takes images or features, the data has {', '.join(batch)}")
     return batch["image"] if "image" in batch else batch["features"]
 
 

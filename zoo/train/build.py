@@ -232,9 +232,11 @@ def describe_inputs(
     if "tokens" in batch:
         if "vocab_size" not in fields:
             raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
-        length = batch["tokens"].shape[1] - 1
+        length = batch["tokens"].shape[1] - ("token_mask" not in batch)
         known = {"vocab_size": dataset.tokenizer.vocab_size}
         return jax.ShapeDtypeStruct((1, length), np.int32), known
+    if "source" in batch:
+        raise UserError(f"{dataset.name} is pairs of texts: no task trains on them yet")
     if "vocab_size" in fields:
         raise UserError(f"model {name!r} takes text, {dataset.name} is none")
     shape = batch["image"].shape[1:] if "image" in batch else batch["features"].shape[1:]
