@@ -72,19 +72,18 @@ def gelu(x: Any, by_tanh: bool) -> Any:
 def run_layers(
     layers: list[Params], x: Any, heads: int, causal: bool, epsilon: float, by_tanh: bool
 ) -> Any:
-    """Pre-norm blocks, unrolled, the heads on the batch axis."""
+    """Pre-norm blocks, unrolled, the heads beside the batch."""
     b, t, d = x.shape
-    split = lambda y: y.reshape(b, t, heads, -1).swapaxes(1, 2).reshape(b * heads, t, -1)  # noqa: E731
+    split = lambda y: y.reshape(b, t, heads, -1).swapaxes(1, 2)  # noqa: E731
     for p in layers:
         y = norm(p["norm1"], x, epsilon)
         q, k, v = (split(dense(p[name], y)) for name in "qkv")
         q = q * (d // heads) ** -0.5
-        scores = jnp.einsum("bth,bsh->bts", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("bnth,bnsh->bnts", q, k, preferred_element_type=jnp.float32)
         if causal:
             scores = jnp.where(jnp.tril(jnp.ones((t, t), bool)), scores, -1e30)
-        mixed = jnp.einsum("bts,bsh->bth", jax.nn.softmax(scores).astype(x.dtype), v)
-        mixed = mixed.reshape(b, heads, t, -1).swapaxes(1, 2).reshape(b, t, d)
-        x = x + dense(p["out"], mixed)
+        mixed = jnp.einsum("bnts,bnsh->bnth", jax.nn.softmax(scores).astype(x.dtype), v)
+        x = x + dense(p["out"], mixed.swapaxes(1, 2).reshape(b, t, d))
         y = dense(p["fc1"], norm(p["norm2"], x, epsilon))
         x = x + dense(p["fc2"], gelu(y, by_tanh))
     return x
