@@ -16,13 +16,17 @@ Batch = dict[str, jax.Array]
 
 
 def make_train_step(
-    task: Any, optimizer: optax.GradientTransformation, config: Config
+    task: Any,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    norm: Callable[[Any], jax.Array] = optax.tree.norm,
 ) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """Returns `train_step(state, batch) -> (state, report)`.
 
     The gradient is that of the loss summed over the real examples of all microbatches, divided by
     their number once: accumulation equals one big batch, however the padding falls. Randomness is a
-    function of (seed, step, microbatch). `report` holds scalars: `loss` and `first_bad_step`.
+    function of (seed, step, microbatch). `norm` makes of the gradients the `gradient_norm` of the
+    rows. `report` holds scalars: `loss` and `first_bad_step`.
     """
     seed, parts, ema_decay = config.seed, config.optim.num_microbatches, config.optim.ema_decay
     log_every = config.log.every_steps
@@ -43,7 +47,7 @@ def make_train_step(
             opt_state=opt_state,
             sums=add_sums(
                 state,
-                {"task": sums, "gradient_norm": find_norm(gradients), "num_steps": 1.0},
+                {"task": sums, "gradient_norm": norm(gradients), "num_steps": 1.0},
                 log_every,
             ),
             first_bad_step=jnp.where(bad, state.step + 1, state.first_bad_step),
@@ -98,7 +102,8 @@ def accumulate(task: Any, params: Any, batch: Batch, key: jax.Array, parts: int)
 
 
 def find_norm(tree: Any) -> jax.Array:
-    """The square root of the sum of all squares, in float32."""
+    """The square root of the sum of all squares, in float32, in the form for one device: of rows
+    that are spread over several it would gather them."""
     return jnp.sqrt(sum(map(_sum_squares, jax.tree.leaves(tree))))
 
 
