@@ -135,7 +135,7 @@ def test_the_average_by_hand():
 def test_norm_of_any_leaves():
     rng = np.random.default_rng(0)
     shapes = [(), (3,), (64,), (784, 12), (7, 5), (12, 6, 4), (2, 1)]
-    leaves = [np.asarray(rng.normal(size=shape), np.float32) for shape in shapes]
+    leaves = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
     rounded = jnp.asarray(leaves[3], jnp.bfloat16)
-    exact = sum((leaf.astype(np.float64) ** 2).sum() for leaf in [*leaves, np.asarray(rounded)])
+    exact = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in [*leaves, rounded])
     np.testing.assert_allclose(find_norm([*leaves, rounded]), np.sqrt(exact), rtol=1e-6)
