@@ -25,6 +25,26 @@ def ours_bf16():
     return ours("bfloat16")
 
 
+def bare(dtype: str = "float32"):
+    """The least JAX: see `bare.py`."""
+    from zoo.memory import keep_freed_memory
+
+    keep_freed_memory()
+    import numpy as np
+
+    from workloads.bare import make_gpt, make_gpt_loss, time_bare_steps
+
+    rng = np.random.default_rng(0)
+    params = make_gpt(rng, 50257, 1024, 768, 12, biases=True)
+    tokens = rng.integers(0, 50257, (BATCH, LENGTH + 1), np.int32)
+    return time_bare_steps(make_gpt_loss(12, dtype), params, (tokens,), STEPS)
+
+
+def bare_bf16():
+    """Arithmetic in bfloat16, parameters in float32."""
+    return bare("bfloat16")
+
+
 def transformers(bf16: bool = False):
     """GPT2LMHeadModel with its defaults but dropout."""
     import torch

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 STEPS = 200
+
+
+def _read() -> tuple[np.ndarray, int]:
+    """The training part as numbers, and how many characters there are."""
+    text = Path(os.environ["ZOO_DATA"], "tinyshakespeare", "input.txt").read_text()
+    alphabet = sorted(set(text))
+    codes = np.searchsorted([ord(c) for c in alphabet], [ord(c) for c in text])
+    return codes[: int(0.9 * len(codes))], len(alphabet)
 
 
 def ours(dtype: str = "float32"):
@@ -46,6 +55,49 @@ def ours(dtype: str = "float32"):
 def ours_bf16():
     """Arithmetic in bfloat16, parameters in float32."""
     return ours("bfloat16")
+
+
+def bare(dtype: str = "float32"):
+    """The least JAX, 50 steps a call, windows cut beforehand a call at a time: see `bare.py`."""
+    from zoo.memory import keep_freed_memory
+
+    keep_freed_memory()
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from workloads.bare import make_gpt, make_gpt_loss, make_step
+
+    data, vocab = _read()
+    data, rng = data.astype(np.int32), np.random.default_rng(0)
+    rate = optax.warmup_cosine_decay_schedule(0, 1e-3, 100, 2000, 1e-4)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=0.1)
+    )
+    params = jax.tree.map(jnp.asarray, make_gpt(rng, vocab, 64, 128, 4, biases=True))
+    carry = (params, optimizer.init(params))
+    step = make_step(make_gpt_loss(4, dtype), optimizer)
+
+    @partial(jax.jit, donate_argnums=0)
+    def run(carry, tokens):
+        carry, losses = jax.lax.scan(step, carry, (tokens,))
+        return carry, losses[-1]
+
+    def turn() -> float:
+        nonlocal carry
+        start = time.perf_counter()
+        for _ in range(STEPS // 50):
+            places = rng.integers(0, len(data) - 65, (50, 12, 1))
+            carry, value = run(carry, data[places + np.arange(65)])
+        jax.block_until_ready(value)
+        return (time.perf_counter() - start) / STEPS
+
+    return turn
+
+
+def bare_bf16():
+    """Arithmetic in bfloat16, parameters in float32."""
+    return bare("bfloat16")
 
 
 def torch(bf16: bool = False):
@@ -91,12 +143,10 @@ def torch(bf16: bool = False):
             logits = self.norm(x) @ self.embed.weight.T
             return functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
-    text = Path(os.environ["ZOO_DATA"], "tinyshakespeare", "input.txt").read_text()
-    alphabet = sorted(set(text))
-    codes = np.searchsorted([ord(c) for c in alphabet], [ord(c) for c in text])
-    data = torch.from_numpy(codes[: int(0.9 * len(codes))])
+    codes, vocab = _read()
+    data = torch.from_numpy(codes)
     torch.manual_seed(0)
-    model = GPT(len(alphabet))
+    model = GPT(vocab)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
 
     def turn() -> float:

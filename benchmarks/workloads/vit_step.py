@@ -29,6 +29,54 @@ def ours_bf16():
     return ours("bfloat16")
 
 
+def bare(dtype: str = "float32"):
+    """The least JAX: see `bare.py`."""
+    from zoo.memory import keep_freed_memory
+
+    keep_freed_memory()
+    import jax.numpy as jnp
+
+    from workloads.bare import (
+        cross_entropy,
+        dense,
+        make_layers,
+        make_norm,
+        norm,
+        run_layers,
+        time_bare_steps,
+    )
+
+    rng, width = np.random.default_rng(0), 192
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.normal(0, 0.02, shape).astype(np.float32)
+
+    params = {
+        "embed": {"w": draw(768, width), "b": np.zeros(width, np.float32)},
+        "cls": draw(1, 1, width),
+        "pos": draw(197, width),
+        "layers": make_layers(rng, width, 12, biases=True),
+        "norm": make_norm(width, bias=True),
+        "head": {"w": draw(width, 1000), "b": np.zeros(1000, np.float32)},
+    }
+
+    def loss(p, images, labels):
+        patches = images.reshape(BATCH, 14, 16, 14, 16, 3).transpose(0, 1, 3, 2, 4, 5)
+        x = dense(p["embed"], patches.reshape(BATCH, 196, 768).astype(dtype))
+        first = jnp.broadcast_to(p["cls"].astype(dtype), (BATCH, 1, width))
+        x = jnp.concatenate([first, x], 1) + p["pos"].astype(dtype)
+        x = run_layers(p["layers"], x, 3, causal=False, epsilon=1e-6, by_tanh=False)
+        return cross_entropy(dense(p["head"], norm(p["norm"], x, 1e-6)[:, 0]), labels)
+
+    images = rng.normal(size=(BATCH, 224, 224, 3)).astype(np.float32)
+    return time_bare_steps(loss, params, (images, np.arange(BATCH, dtype=np.int32)), STEPS)
+
+
+def bare_bf16():
+    """Arithmetic in bfloat16, parameters in float32."""
+    return bare("bfloat16")
+
+
 def transformers(bf16: bool = False):
     """ViTForImageClassification at the same size."""
     import torch

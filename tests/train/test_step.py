@@ -12,7 +12,7 @@ from conftest import SMALL_VIT, small_config
 from zoo.config import ModelConfig, OptimConfig
 from zoo.train.build import build
 from zoo.train.state import init_state
-from zoo.train.step import average, make_train_step, scan_steps
+from zoo.train.step import average, find_norm, make_train_step, scan_steps
 from zoo.tree import named_leaves
 
 VIT = ModelConfig("vit_ti4", SMALL_VIT)
@@ -130,3 +130,12 @@ def test_the_average_by_hand():
     )
     late = average(ema, params, 0.99, jnp.int32(10**6))
     assert float(late["w"][0]) == pytest.approx(0.99 * 1 + 0.01 * 2)
+
+
+def test_norm_of_any_leaves():
+    rng = np.random.default_rng(0)
+    shapes = [(), (3,), (64,), (784, 12), (7, 5), (12, 6, 4), (2, 1)]
+    leaves = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    rounded = jnp.asarray(leaves[3], jnp.bfloat16)
+    exact = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in [*leaves, rounded])
+    np.testing.assert_allclose(find_norm([*leaves, rounded]), np.sqrt(exact), rtol=1e-6)

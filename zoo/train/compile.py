@@ -16,7 +16,7 @@ from zoo.config import Config
 from zoo.parallel import DATA_AXES, choose_specs
 from zoo.parallel.rules import like_params
 from zoo.train.state import State, init_state
-from zoo.train.step import make_eval_step, make_train_step, scan_steps
+from zoo.train.step import find_norm, make_eval_step, make_train_step, scan_steps
 
 Shapes = dict[str, tuple[tuple[int, ...], Any]]
 
@@ -46,7 +46,8 @@ class Programs:
         self._task, self._optimizer = task, optimizer
         self.batch_shapes, self._shorter = batch, shorter
         self._key = jax.random.key(config.seed)
-        self._train_step = make_train_step(task, optimizer, config)
+        norm = find_norm if mesh.size == 1 else optax.tree.norm
+        self._train_step = make_train_step(task, optimizer, config, norm)
         self._compiled: dict[Any, Any] = {}
 
         def init(key: jax.Array) -> State:
