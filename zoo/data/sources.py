@@ -162,11 +162,6 @@ def open_dataset(config: DataConfig) -> Dataset:
     return resplit(dataset, config)
 
 
-def open_raw(config: DataConfig) -> Dataset:
-    """As `open_dataset`, text still as text where the source gives it so."""
-    return open_dataset(config)
-
-
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
     """Applies `data.fold` and `data.validation_fraction`: stratified where there are classes, the
     last part of a text."""

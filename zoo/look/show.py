@@ -11,13 +11,12 @@ from zoo.config import Config, UserError
 from zoo.console import align
 from zoo.data import Dataset, Op, TrainStream, open_dataset, parse_ops
 from zoo.data.pipeline import Batch, draw_uniform
-from zoo.data.sources import open_raw
 from zoo.look.bars import balance, histogram, summary
 from zoo.look.findings import limited_fields
 from zoo.look.picture import FitForEye, draw_batch
 from zoo.look.profile import CountTokens, Numbers, Profile, count_with, show_value
 from zoo.look.read import describe_sizes, is_encoded, progress_bar, read_blocks, whole_splits
-from zoo.look.source import file_name, is_recipe, make_source_config
+from zoo.look.source import file_name, is_recipe, make_source_config, open_raw
 from zoo.look.tokens import print_examples
 
 MOST_EXAMPLES = 100_000  # of a split are looked at
