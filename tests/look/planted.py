@@ -97,7 +97,7 @@ def clean_texts(config):
 
 def broken_texts(config):
     train, val = make_texts(0, 60), make_texts(1, 20)
-    train[3], train[5] = " \n\t", None
+    train[3], train[5], train[6] = " \n\t", None, ""
     train[10] = train[13].upper() + "  "
     train[20] = train[22].replace(" ", "\n ")
     val[2] = train[30]

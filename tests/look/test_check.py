@@ -93,6 +93,7 @@ def test_broken_texts(capsys, tmp_path):
         ("empty_text", one): [
             ([(one, 3)], "text is ' \\n\\t'"),
             ([(one, 5)], "text is None"),
+            ([(one, 6)], "text is ''"),
         ],
         ("duplicate", one): [([(one, 10), (one, 13)], ""), ([(one, 20), (one, 22)], "")],
         ("duplicate_between", "train, val"): [([(one, 30), ("val", 2)], "")],

@@ -110,6 +110,8 @@ def test_the_console(capsys):
     dataset = Dataset("x", {"train": source}, 2, ("$no$", "[red]yes"), "x", ByteTokenizer())
     print_examples(batch, dataset)
     out = capsys.readouterr().out
+    print_examples({**batch, "mask": np.array([1, 0])}, dataset)
+    assert "example 1: an empty row, left out of the loss" in capsys.readouterr().out
     assert out.splitlines()[2:] == [
         "example 0, label $no$", "  ab\\x1b[0mc", "",
         "example 1, label [red]yes", "  de", "  fg$h",

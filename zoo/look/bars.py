@@ -101,11 +101,16 @@ def summary(values: np.ndarray) -> str:
         return "no finite value"
     low, median, most, high = np.quantile(finite, [0, 0.5, 0.95, 1])
     if low == high:
-        return f"always {low:,.6g}"
+        return f"always {show_number(low)}"
     return (
-        f"{low:,.4g} to {high:,.4g}, median {median:,.4g}, mean {finite.mean():,.4g}, "
-        f"95 % up to {most:,.4g}"
+        f"{show_number(low)} to {show_number(high)}, median {show_number(median)}, "
+        f"mean {show_number(finite.mean())}, 95 % up to {show_number(most)}"
     )
+
+
+def show_number(number: float) -> str:
+    """Four digits; thousands whole: 0.1235, 12.3, 76,636, 1.5e+12."""
+    return f"{number:,.0f}" if 1e3 <= abs(number) < 1e9 else f"{number:.4g}"
 
 
 def balance(names: Sequence[str], counts: Mapping[str, Sequence[int]], most: int = 20) -> list[str]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from zoo.config import Config, UserError
 from zoo.data import Dataset
-from zoo.data.sources import open_raw
 from zoo.data.tokenizers import make_tokenizer
 from zoo.look.drift import compare_schemas, compare_splits
 from zoo.look.duplicates import Duplicates
@@ -27,7 +26,7 @@ from zoo.look.findings import (
 from zoo.look.profile import CountTokens, Profile, count_with
 from zoo.look.read import Block, is_text, progress_bar, read_blocks, whole_splits
 from zoo.look.report import Against, Report, report_lines, write_json
-from zoo.look.source import make_source_config
+from zoo.look.source import make_source_config, open_raw
 
 
 def print_check(

@@ -26,9 +26,11 @@ class Duplicates:
         self._blocks: list[tuple[str, np.ndarray, np.ndarray]] = []
 
     def see(self, block: Block) -> None:
-        if len(block):
-            hashes = np.stack([hash_inputs(block.fields), hash_labels(block.fields)], axis=1)
-            self._blocks.append((block.split, block.indices, hashes))
+        if not len(block):
+            return
+        kept = ~are_empty(block.fields)
+        hashes = np.stack([hash_inputs(block.fields), hash_labels(block.fields)], axis=1)
+        self._blocks.append((block.split, block.indices[kept], hashes[kept]))
 
     @property
     def inputs(self) -> np.ndarray:
@@ -108,8 +110,20 @@ HASH = np.dtype("V12")
 
 def hash_inputs(fields: dict[str, Any]) -> np.ndarray:
     """96 bits of the content of each example but its answer, `[n]`."""
-    names = sorted(name for name in fields if name not in ANSWERS) or sorted(fields)
-    return _hash({name: fields[name] for name in names})
+    return _hash({name: fields[name] for name in _inputs(fields)})
+
+
+def _inputs(fields: dict[str, Any]) -> list[str]:
+    return sorted(name for name in fields if name not in ANSWERS) or sorted(fields)
+
+
+def are_empty(fields: dict[str, Any]) -> np.ndarray:
+    """Which examples have nothing but empty texts for their input, `[n]`: they are told as such."""
+    empty = np.ones(len(next(iter(fields.values()))), bool)
+    for name in _inputs(fields):
+        values = fields[name]
+        empty &= [not normalise(v or "") for v in values] if is_text(values) else False
+    return empty
 
 
 def hash_labels(fields: dict[str, Any]) -> np.ndarray:

@@ -95,9 +95,12 @@ def draw_batch(batch: Batch, dataset: Dataset, path: Path, ops: tuple[Op, ...]) 
             interpolation="nearest" if max(images.shape[1:3]) < 100 else "antialiased",
             extent=(x, x + 1, y - height, y),
         )
-        if "label" in batch:
+        text = show_label(batch["label"][i], dataset) if "label" in batch else ""
+        if not batch["mask"][i]:
+            text = "(left out)"
+        if text:
             # matplotlib reads what stands between dollars as mathematics.
-            text = show_label(batch["label"][i], dataset).replace("$", r"\$")
+            text = text.replace("$", r"\$")
             axes.text(x + 0.5, y + 0.02, text, ha="center", va="bottom", fontsize=8)
     axes.set_xlim(-0.03, columns * across - 0.03)
     axes.set_ylim(-(rows - 1) * down - height - 0.02, down - height - 0.02)

@@ -11,13 +11,12 @@ from zoo.config import Config, UserError
 from zoo.console import align
 from zoo.data import Dataset, Op, TrainStream, open_dataset, parse_ops
 from zoo.data.pipeline import Batch, draw_uniform
-from zoo.data.sources import open_raw
-from zoo.look.bars import balance, histogram, summary
+from zoo.look.bars import balance, histogram, show_number, summary
 from zoo.look.findings import limited_fields
 from zoo.look.picture import FitForEye, draw_batch
 from zoo.look.profile import CountTokens, Numbers, Profile, count_with, show_value
 from zoo.look.read import describe_sizes, is_encoded, progress_bar, read_blocks, whole_splits
-from zoo.look.source import file_name, is_recipe, make_source_config
+from zoo.look.source import file_name, is_recipe, make_source_config, open_raw
 from zoo.look.tokens import print_examples
 
 MOST_EXAMPLES = 100_000  # of a split are looked at
@@ -198,7 +197,7 @@ def feature_lines(profile: Profile) -> list[str]:
     rows = [("feature", "min", "mean", "deviation", "max", "not finite")]
     for i in range(min(len(found.mean), MOST_FEATURES)):
         numbers = (found.low[i], found.mean[i], found.deviation[i], found.high[i])
-        shown = [f"{number:.4g}" for number in numbers]
+        shown = [show_number(number) for number in numbers]
         rows.append((str(i), *shown, str(found.non_finite[i] or "")))  # type: ignore[arg-type]
     left = len(found.mean) - MOST_FEATURES
     return align(rows, range(6)) + ([f"{left:,} more features"] if left > 0 else [])

@@ -6,8 +6,9 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from zoo.config import Config, UserError, load_recipe, set_values
+from zoo.config import Config, DataConfig, UserError, load_recipe, set_values
 from zoo.config.schema import check_config
+from zoo.data import Dataset, open_dataset
 
 # 'configs/x.py:quick' is a recipe, 'text:src/*.py' is none.
 RECIPE = re.compile(r"[^:]+\.py(:.*)?")
@@ -27,6 +28,11 @@ def make_source_config(spec: str, values: Mapping[str, str], like: Config | None
         base = like or Config()
         config = dataclasses.replace(base, data=dataclasses.replace(base.data, source=spec))
     return check_config(set_values(config, values))
+
+
+def open_raw(config: DataConfig) -> Dataset:
+    """As `open_dataset`, text still as text where the source gives it so."""
+    return open_dataset(config)
 
 
 def is_recipe(spec: str) -> bool:

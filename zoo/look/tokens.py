@@ -77,6 +77,8 @@ def print_examples(batch: Batch, dataset: Dataset, most: int = MOST_EXAMPLES) ->
         label = ""
         if "label" in batch:
             label = f", label {show_label(batch['label'][i], dataset, 60)}"
+        if not batch["mask"][i]:
+            label = ": an empty row, left out of the loss"
         console.print(f"\nexample {i}{label}", markup=False, style="bold")
         for title, stretches in describe_row({k: v[i] for k, v in batch.items()}, speller.spell):
             line = Text(f"{title}: " if title else "", style="")
