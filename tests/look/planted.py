@@ -113,6 +113,11 @@ def pairs(config):
     return Dataset("pairs", splits, fingerprint="pairs")
 
 
+def prompts(config):
+    train = {"prompt": make_texts(0, 12), "completion": make_texts(1, 12)}
+    return Dataset("prompts", {"train": ArraySource(train)}, fingerprint="prompts")
+
+
 def documents(config):
     """A corpus: a document that is longer than any window is nothing wrong."""
     texts = make_texts(0, 12)

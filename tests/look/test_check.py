@@ -7,6 +7,7 @@ import pytest
 
 from zoo.cli import main
 from zoo.config import DataConfig
+from zoo.data import open_dataset
 from zoo.look.check import check_source
 from zoo.look.source import make_source_config
 
@@ -212,26 +213,33 @@ def test_a_source_that_raises_anything(monkeypatch):
 
 def test_parts_of_one_text_are_read_once():
     """Parts that are cut by their tokens are both the whole text, and no duplicates."""
-    from dataclasses import dataclass
-    from typing import Any
-
     from zoo.data import ArraySource, Dataset
+    from zoo.data.documents import Corpus
     from zoo.look.read import whole_splits
 
-    @dataclass(frozen=True)
-    class Part:
-        documents: Any
-        fraction: float
-
-        def __len__(self):
-            return len(self.documents)
-
-        def take(self, indices):
-            return self.documents.take(indices)
-
-    text = ArraySource({"text": np.array(["a", "b"], object)})
+    text = Corpus(ArraySource({"text": np.array(["a", "b"], object)}))
+    kept, test = text.hold_out(0.2)
+    train, val = kept.hold_out(0.1)
     other = ArraySource({"text": np.array(["c"], object)})
-    kept = Part(text, 0.2)
-    splits = {"train": Part(kept, 0.1), "val": Part(kept, 0.1), "test": Part(text, 0.2)}
-    dataset = Dataset("text", {**splits, "extra": other}, fingerprint="x")
+    splits = {"train": train, "val": val, "test": test, "extra": other}
+    dataset = Dataset("text", splits, fingerprint="x")
     assert list(whole_splits(dataset)) == ["train", "extra"]
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "wordpiece:80"])
+@pytest.mark.parametrize("source", ["planted:clean_texts", "planted:pairs", "planted:prompts"])
+def test_what_is_cut_is_what_encoding_cuts(source, tokenizer, tmp_path):
+    """A text is called too long exactly where its row loses tokens at this length."""
+    values = {"data.tokenizer": tokenizer, "data.cache": str(tmp_path)}
+    long = open_dataset(make_source_config(source, {**values, "data.length": "300"}).data)
+    batch = long.splits["train"].take(np.arange(len(long.splits["train"])))
+    sizes = [
+        batch[k].sum(axis=1) for k in ("token_mask", "source_mask", "target_mask") if k in batch
+    ]
+    if "real" in batch:  # of a prompt's row the last target stands behind all other tokens
+        sizes = [300 - batch["real"][:, ::-1].argmax(axis=1)]
+    for length in (40, 60, 80):
+        config = make_source_config(source, {**values, "data.length": str(length)})
+        found = [f for f in check_source(config).findings if f.kind == "too_long"]
+        cut = {c.places[0][1] for f in found if f.split == "train" for c in f.cases}
+        assert cut == set(np.flatnonzero(np.max(sizes, axis=0) > length))

@@ -57,7 +57,7 @@ def test_the_picture(capsys, tmp_path, monkeypatch):
     assert "picture: embedded-digits.png (the first 16 of 64 images, normalize undone)" in out
     pixels = np.asarray(Image.open(tmp_path / "embedded-digits.png").convert("L"))
     config = make_source_config("embedded:digits", {})
-    images = read_batch(config, open_dataset(config.data), (), 0, 0)["image"][:16, ..., 0]
+    images = read_batch(config, open_dataset(config.data), (), 0, 0)[0]["image"][:16, ..., 0]
     # Two rows of eight. Each pixel of each digit is where it belongs, in its own grey.
     high, wide = pixels.shape
     for i, image in enumerate(images):
@@ -72,9 +72,9 @@ def test_for_the_eye_normalisation_is_undone():
     config = make_config("configs/vit_digits.py", {"data.transform": "normalize(0.5, 0.25)"})
     dataset = open_dataset(config.data)
     ops, _ = choose_ops(config, dataset)
-    batch = read_batch(config, dataset, ops, 0, 0)
+    batch, _ = read_batch(config, dataset, ops, 0, 0)
     plain = make_config("configs/vit_digits.py", {"data.transform": ""})
-    wanted = read_batch(plain, dataset, (), 0, 0)["image"]
+    wanted = read_batch(plain, dataset, (), 0, 0)[0]["image"]
     assert batch["image"].min() == -2
     np.testing.assert_allclose(to_eye(batch["image"], ops)[0], wanted, atol=1e-6)
     # Of what nobody can undo the whole range is shown.

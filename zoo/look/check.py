@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import numpy as np
 
 from zoo.config import Config, UserError
 from zoo.data import Dataset
-from zoo.data.tokenizers import make_tokenizer
+from zoo.data.sources import open_raw
+from zoo.data.text import find_begin, learn_tokenizer
+from zoo.data.tokenizers import Tokenizer
 from zoo.look.drift import compare_schemas, compare_splits
 from zoo.look.duplicates import Duplicates
 from zoo.look.findings import (
@@ -24,9 +25,9 @@ from zoo.look.findings import (
     limited_fields,
 )
 from zoo.look.profile import CountTokens, Profile, count_with
-from zoo.look.read import Block, is_text, progress_bar, read_blocks, whole_splits
+from zoo.look.read import progress_bar, read_blocks, whole_splits
 from zoo.look.report import Against, Report, report_lines, write_json
-from zoo.look.source import make_source_config, open_raw
+from zoo.look.source import make_source_config
 
 
 def print_check(
@@ -114,28 +115,23 @@ def read_all(dataset: Dataset, checks: list[Check], *, pixels: bool) -> dict[str
 def find_limits(config: Config, dataset: Dataset) -> tuple[CountTokens | None, Limits]:
     """What counts the tokens of a text, and how many fit into `data.length`; None and nothing where
     no text is cut."""
-    first = next(iter(Texts(dataset, ("train",)).blocks()), None)
-    limited = limited_fields(first.fields) if first is not None else []
+    blocks = read_blocks("train", dataset.splits["train"], decode=False)
+    limited = next((limited_fields(block.fields) for block in blocks if len(block)), [])
     if not limited:
         return None, {}
-    splits = tuple(dataset.splits) if config.data.tokenizer == "chars" else ("train",)
-    tokenizer: Any = make_tokenizer(config.data, Texts(dataset, splits))
-    return count_with(tokenizer), dict.fromkeys(limited, config.data.length)
+    tokenizer = learn_tokenizer([dataset], config.data)
+    room = config.data.length
+    return count_with(tokenizer), {
+        names: room - count_special(tokenizer, names) for names in limited
+    }
 
 
-@dataclass(frozen=True)
-class Texts:
-    """All texts of some splits, as often as they are asked for."""
-
-    dataset: Dataset
-    splits: tuple[str, ...]
-
-    def blocks(self) -> Iterator[Block]:
-        for split in self.splits:
-            blocks = read_blocks(split, self.dataset.splits[split], decode=False)
-            yield from (block for block in blocks if len(block))
-
-    def __iter__(self) -> Iterator[str]:
-        for block in self.blocks():
-            for values in filter(is_text, block.fields.values()):
-                yield from (text for text in values if isinstance(text, str))
+def count_special(tokenizer: Tokenizer, names: tuple[str, ...]) -> int:
+    """How many places of a row go to tokens around the texts, as `zoo.data.text` puts them."""
+    empty: Any = "" if len(names) == 1 else ("",) * len(names)
+    around = len(tokenizer.encode_rows([empty], 16)[0][0]) if tokenizer.has_template else 0
+    if "prompt" in names:  # its rows have a place more, for the end behind the completion
+        return len(find_begin(tokenizer)) + (tokenizer.end is not None) - 1
+    if names == ("target",) or (names == ("source",) and not tokenizer.has_template):
+        return 1  # the end
+    return around

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.data import Dataset, Op
+from zoo.data.decode import BrokenImage
 from zoo.data.ops import Normalize
 from zoo.data.pipeline import Batch
 from zoo.data.sources import Examples
@@ -35,7 +36,7 @@ class FitForEye(Op):
 
         try:
             pixels = decode_image(image)
-        except Exception:  # `zoo data check` tells why
+        except BrokenImage:  # `zoo data check` tells why
             pixels = np.array([[BROKEN]], np.uint8)
         if pixels.dtype != np.uint8:  # float images in [0, 1]
             pixels = np.round(pixels.clip(0, 1) * 255).astype(np.uint8)

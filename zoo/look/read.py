@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 
 from zoo.data import Dataset, Source
+from zoo.data.decode import BrokenImage, Decode
+from zoo.data.documents import CorpusPart
+from zoo.data.images import from_pillow
 from zoo.data.sources import Examples
 
+DECODE = Decode()
 BLOCK = 256  # examples; of encoded photographs some 100 MB decoded
 
 
@@ -76,28 +80,20 @@ def _decode(block: Block, pool: ThreadPoolExecutor) -> Block:
 def _try_decode(data: Any) -> np.ndarray | str:
     try:
         return decode_image(data)
-    except Exception as error:  # Pillow raises many kinds
+    except BrokenImage as error:
         return one_line(error)
 
 
 def decode_image(data: Any) -> np.ndarray:
-    """Every pixel of a JPEG, PNG, ... as `[y, x, 3]` bytes, turned as its EXIF says; pixels stay.
+    """Every pixel of a JPEG, PNG, ... as `[y, x, 3]` bytes, as training decodes it; pixels stay.
 
-    Raises what Pillow raises on a broken file, and what a source gave in the place of one.
+    Raises BrokenImage, also where a source gave an error in the place of a file.
     """
-    from PIL import Image, ImageOps
-
-    if isinstance(data, Exception):
-        raise data
-    if not isinstance(data, bytes):
-        return np.asarray(data)
-    if not data:
-        raise ValueError("the file is empty")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata
-        image: Any = Image.open(io.BytesIO(data))
-        image.load()
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if isinstance(data, bytes | Exception):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            return from_pillow(DECODE.decode(data))
+    return np.asarray(data)
 
 
 def describe_encoded(data: Any) -> tuple[str, tuple[int, int, int]]:
@@ -148,13 +144,13 @@ def name_example(source: Source, split: str, index: int) -> str:
 
 
 def whole_splits(dataset: Dataset) -> dict[str, Source]:
-    """The splits, each text once: parts that are held out of one text by its tokens (they have a
-    `fraction`) are the whole of it while it is text."""
+    """The splits, each text once: parts that are held out of one by its tokens are the whole of it
+    while it is text."""
     out: dict[str, Source] = {}
     seen: list[Any] = []
     for split, source in dataset.splits.items():
         whole: Any = source
-        while hasattr(whole, "fraction"):
+        while isinstance(whole, CorpusPart):
             whole = whole.documents
         if whole is source or not any(whole is other for other in seen):
             out[split] = source

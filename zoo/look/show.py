@@ -11,12 +11,13 @@ from zoo.config import Config, UserError
 from zoo.console import align
 from zoo.data import Dataset, Op, TrainStream, open_dataset, parse_ops
 from zoo.data.pipeline import Batch, draw_uniform
+from zoo.data.sources import open_raw
 from zoo.look.bars import balance, histogram, show_number, summary
 from zoo.look.findings import limited_fields
 from zoo.look.picture import FitForEye, draw_batch
 from zoo.look.profile import CountTokens, Numbers, Profile, count_with, show_value
 from zoo.look.read import describe_sizes, is_encoded, progress_bar, read_blocks, whole_splits
-from zoo.look.source import file_name, is_recipe, make_source_config, open_raw
+from zoo.look.source import file_name, is_recipe, make_source_config
 from zoo.look.tokens import print_examples
 
 MOST_EXAMPLES = 100_000  # of a split are looked at
@@ -45,7 +46,7 @@ def print_show(
         raise UserError(f"--out={str(path)!r} {what}")
     seed = config.seed if seed is None else seed
     ops, note = choose_ops(config, dataset)
-    batch = read_batch(config, dataset, ops, seed, step)
+    batch, broken = read_batch(config, dataset, ops, seed, step)
     cut = limited_fields(raw.splits["train"].take(np.arange(1)))
     profiles = profile_splits(
         raw, count_with(dataset.tokenizer) if cut and dataset.tokenizer else None
@@ -55,6 +56,8 @@ def print_show(
     print_profiles(raw, profiles)
     about = f"training batch of step {step}, seed {seed}"
     print_batch(batch, f"{about}: {config.data.transform or 'no transform'}", note)
+    if broken:
+        print("\n".join(broken))
     if drawn:
         print(f"\npicture: {path} ({drawn})")
     elif dataset.tokenizer:
@@ -83,18 +86,28 @@ def choose_ops(config: Config, dataset: Dataset) -> tuple[tuple[Op, ...], str]:
 
 def read_batch(
     config: Config, dataset: Dataset, ops: tuple[Op, ...], seed: int, step: int
-) -> Batch:
-    """The batch `{field: [rows, ...]}` that training gets at a step.
+) -> tuple[Batch, list[str]]:
+    """The batch `{field: [rows, ...]}` that training gets at a step, and a line for each broken
+    image in it.
 
     Raises UserError where the operations do not make one batch of its examples.
     """
-    stream = TrainStream(dataset.splits["train"], ops, config.train.batch_size, step + 1, seed=seed)
+    stream = TrainStream(
+        dataset.splits["train"],
+        ops,
+        config.train.batch_size,
+        step + 1,
+        seed=seed,
+        skip_broken=config.data.skip_broken,
+    )
     try:
         batch = stream.read(step, 1)
     except ValueError as error:
         transform = config.data.transform
         raise UserError(f"data.transform={transform!r} makes no batch: {error}") from None
-    return {name: values[0] for name, values in batch.items()}
+    broken = batch.pop("broken", np.zeros(0, str))
+    rows = {name: values[0] for name, values in batch.items()}
+    return rows, [f"passed over: {name}" for name in broken.tolist()]
 
 
 def profile_splits(dataset: Dataset, count_tokens: CountTokens | None) -> dict[str, Profile]:
@@ -118,7 +131,7 @@ def profile_splits(dataset: Dataset, count_tokens: CountTokens | None) -> dict[s
 def print_profiles(dataset: Dataset, profiles: dict[str, Profile]) -> None:
     """What was measured, as tables and bars."""
     classes = f"; {dataset.num_classes:,} classes" if dataset.num_classes else ""
-    print(f"{dataset.name}: {describe_sizes(dataset)}{classes}\n")
+    print("\n".join([f"{dataset.name}: {describe_sizes(dataset)}{classes}", *dataset.notes, ""]))
     train = profiles["train"]
     rows = [("field", "dtype", "shape", "first example")]
     for name, field in train.fields.items():

@@ -6,9 +6,8 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from zoo.config import Config, DataConfig, UserError, load_recipe, set_values
+from zoo.config import Config, UserError, load_recipe, set_values
 from zoo.config.schema import check_config
-from zoo.data import Dataset, open_dataset
 
 # 'configs/x.py:quick' is a recipe, 'text:src/*.py' is none.
 RECIPE = re.compile(r"[^:]+\.py(:.*)?")
@@ -26,13 +25,9 @@ def make_source_config(spec: str, values: Mapping[str, str], like: Config | None
         raise UserError(f"--data.source={values['data.source']!r} and {spec!r}: name one source")
     else:
         base = like or Config()
-        config = dataclasses.replace(base, data=dataclasses.replace(base.data, source=spec))
+        data = dataclasses.replace(base.data, source=spec, mixture={})
+        config = dataclasses.replace(base, data=data)
     return check_config(set_values(config, values))
-
-
-def open_raw(config: DataConfig) -> Dataset:
-    """As `open_dataset`, text still as text where the source gives it so."""
-    return open_dataset(config)
 
 
 def is_recipe(spec: str) -> bool:
