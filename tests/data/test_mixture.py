@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.config import Config, DataConfig, UserError, quick
@@ -43,6 +43,7 @@ mixtures = st.lists(
 )  # (size, count)
 
 
+@settings(max_examples=50)
 @given(mixtures, st.integers(0, 2**31), st.data())
 def test_the_stream_is_each_sources_own_epochs_by_weight(parts, seed, data):
     sizes, counts = zip(*parts, strict=True)

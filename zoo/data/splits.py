@@ -185,17 +185,16 @@ def _refuse_overlap(slices: Mapping[str, list[Slice]], keys: Mapping[str, str]) 
 
 
 def fit_twin(dataset: Dataset, config: DataConfig) -> DataConfig:
-    """The config for a synthetic twin, which has splits of its own: only whether there is a 'val'
-    is the recipe's."""
-    lacks_val = config.val_split is not None and "val" not in dataset.splits
-    return dataclasses.replace(
-        config,
-        train_split="train",
-        val_split=None,
-        test_split=None,
-        test_fraction=0.0,
-        validation_fraction=0.25 if lacks_val else config.validation_fraction,
-    )
+    """The config for a synthetic twin, which may lack the splits and sizes of what it stands for:
+    then it gives its own, and a 'val' where the recipe has one."""
+    try:
+        choose_splits(dataset, config)
+        return config
+    except UserError:
+        wanted = config.val_split is not None or config.validation_fraction > 0
+        own = dataclasses.replace(config, train_split="train", val_split=None, test_split=None)
+        part = 0.25 if wanted and "val" not in dataset.splits else 0.0
+        return dataclasses.replace(own, test_fraction=0.0, validation_fraction=part)
 
 
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
