@@ -112,6 +112,7 @@ def test_meanings_of_labels(tmp_path):
     assert labels([5, 2, 10]) == ([1, 0, 2], ("2", "5", "10"))
     assert labels(["5", "2", "10"]) == ([1, 0, 2], ("2", "5", "10"))
     assert labels(["3+", "1", "2"]) == ([2, 0, 1], ("1", "2", "3+"))
+    assert labels(["007", "7", "10"]) == ([0, 2, 1], ("007", "10", "7"))
     assert labels([True, False]) == ([1, 0], ("false", "true"))
     assert labels([1, 2.5]) == ([1, 2.5], ())
     assert labels([1, 2], text="text", value="label") == ([1, 2], ())
