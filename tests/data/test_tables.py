@@ -277,6 +277,10 @@ def test_a_label_that_training_never_saw(tmp_path):
     (tmp_path / "test.csv").write_text("text,label\na,x\nb,z\n")
     with pytest.raises(UserError, match=r"test.csv:3: label 'z' was never seen in training"):
         open_raw(DataConfig(f"csv:{tmp_path}"))
+    (tmp_path / "test.csv").write_text("text,id\na,1\n")
+    with pytest.raises(UserError, match=r"no column 'label' .*; to leave 'test' out: data.test"):
+        open_raw(DataConfig(f"csv:{tmp_path}"))
+    assert list(open_raw(DataConfig(f"csv:{tmp_path}", test_split="")).splits) == ["train"]
     with pytest.raises(UserError, match=r"no such file \(did you mean 'train.csv'\?\)"):
         open_raw(DataConfig(f"csv:{tmp_path}/trian.csv"))
     with pytest.raises(UserError, match=r"data.columns is for tables"):
