@@ -121,6 +121,12 @@ def test_sources_of_the_config(tmp_path):
     assert open_dataset(other).fingerprint != dataset.fingerprint
 
 
+def test_only_what_a_source_lacks_is_held_out():
+    fractions = {"validation_fraction": 0.25, "test_fraction": 0.3}
+    splits = open_dataset(DataConfig(mixture={"embedded:wine": 1}, **fractions)).splits
+    assert {k: len(s) for k, s in splits.items()} == {"train": 106, "val": 36, "test": 36}
+
+
 @pytest.mark.parametrize(
     ("mixture", "changes", "message"),
     [
