@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.config import Config, DataConfig, UserError, quick
@@ -43,6 +43,7 @@ mixtures = st.lists(
 )  # (size, count)
 
 
+@settings(max_examples=50)
 @given(mixtures, st.integers(0, 2**31), st.data())
 def test_the_stream_is_each_sources_own_epochs_by_weight(parts, seed, data):
     sizes, counts = zip(*parts, strict=True)
@@ -118,6 +119,12 @@ def test_sources_of_the_config(tmp_path):
     assert "mixture: 2 x csv" in dataset.notes[0]
     other = dataclasses.replace(DataConfig(mixture=mixture), mixture=dict.fromkeys(mixture, 1))
     assert open_dataset(other).fingerprint != dataset.fingerprint
+
+
+def test_only_what_a_source_lacks_is_held_out():
+    fractions = {"validation_fraction": 0.25, "test_fraction": 0.3}
+    splits = open_dataset(DataConfig(mixture={"embedded:wine": 1}, **fractions)).splits
+    assert {k: len(s) for k, s in splits.items()} == {"train": 106, "val": 36, "test": 36}
 
 
 @pytest.mark.parametrize(

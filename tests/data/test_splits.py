@@ -111,6 +111,7 @@ def test_an_overlap_is_refused_and_nothing_else(cut, later, size):
         ({"train": 9, "b": 5}, {"train_split": "all"}, {"train": 14}),
         ({"train": 9, "test": 5}, {"train_split": "test", "test_split": "train"},
          {"train": 5, "test": 9}),
+        ({"train": 9, "val": 3, "test": 5}, {"test_split": "", "val_split": ""}, {"train": 9}),
         ({"train": 10}, {"val_split": "train[80%:]", "train_split": "train[:80%]"},
          {"train": 8, "val": 2}),
     ],

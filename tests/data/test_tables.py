@@ -112,6 +112,7 @@ def test_meanings_of_labels(tmp_path):
     assert labels([5, 2, 10]) == ([1, 0, 2], ("2", "5", "10"))
     assert labels(["5", "2", "10"]) == ([1, 0, 2], ("2", "5", "10"))
     assert labels(["3+", "1", "2"]) == ([2, 0, 1], ("1", "2", "3+"))
+    assert labels(["007", "7", "10"]) == ([0, 2, 1], ("007", "10", "7"))
     assert labels([True, False]) == ([1, 0], ("false", "true"))
     assert labels([1, 2.5]) == ([1, 2.5], ())
     assert labels([1, 2], text="text", value="label") == ([1, 2], ())
@@ -276,6 +277,10 @@ def test_a_label_that_training_never_saw(tmp_path):
     (tmp_path / "test.csv").write_text("text,label\na,x\nb,z\n")
     with pytest.raises(UserError, match=r"test.csv:3: label 'z' was never seen in training"):
         open_raw(DataConfig(f"csv:{tmp_path}"))
+    (tmp_path / "test.csv").write_text("text,id\na,1\n")
+    with pytest.raises(UserError, match=r"no column 'label' .*; to leave 'test' out: data.test"):
+        open_raw(DataConfig(f"csv:{tmp_path}"))
+    assert list(open_raw(DataConfig(f"csv:{tmp_path}", test_split="")).splits) == ["train"]
     with pytest.raises(UserError, match=r"no such file \(did you mean 'train.csv'\?\)"):
         open_raw(DataConfig(f"csv:{tmp_path}/trian.csv"))
     with pytest.raises(UserError, match=r"data.columns is for tables"):

@@ -11,6 +11,7 @@ from conftest import small_config
 import zoo
 from zoo.config import DataConfig, ModelConfig, UserError
 from zoo.data import open_dataset, tfds_source
+from zoo.data.sources import open_raw
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -84,3 +85,68 @@ def test_a_dataset_that_needs_tensorflow_says_so(tmp_path):
 
     with pytest.raises(UserError, match=r"needs TensorFlow: pip install 'zoo-jax\[tfds\]'"):
         tfds_source.prepare(NeedsTensorFlow, epath.Path(tmp_path))
+
+
+def _named(name):
+    return tfds.core.BuilderConfig(name=name)
+
+
+class TinyReviews(tfds.core.GeneratorBasedBuilder):
+    """Sentences, each with any of three labels; and their translations."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = tuple(map(_named, ("tagged", "pairs", "other")))
+    ROWS = (("gut", "good", [2, 0]), ("schlecht", "bad", []), ("größer", "taller", [1]))
+
+    def _info(self):
+        text, tags = tfds.features.Text(), tfds.features.ClassLabel(names=["x", "y", "z"])
+        features, keys = {
+            "tagged": ({"text": text, "label": tfds.features.Sequence(tags)}, None),
+            "pairs": ({"de": text, "en": text}, ("de", "en")),
+            "other": ({"de": text, "en": text, "stars": np.int64}, None),
+        }[self.builder_config.name]
+        features = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=keys)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(), "validation": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i, (german, english, tags) in enumerate(self.ROWS):
+            every = {"text": german, "label": tags, "de": german, "en": english, "stars": i}
+            yield i, {key: every[key] for key in self.info.features}
+
+
+def test_texts_pairs_and_several_labels(tmp_path):
+    def read(name, **changes):
+        config = DataConfig(f"tfds:tiny_reviews/{name}", cache=str(tmp_path), **changes)
+        dataset = open_raw(config)
+        assert list(dataset.splits) == ["train", "test"]
+        examples = dataset.splits["train"].take(np.arange(3))
+        assert all(isinstance(v, str) for k, v in examples.items() if k != "label" for v in v)
+        rows = zip(*examples.values(), strict=True)
+        return dataset, [dict(zip(examples, row, strict=True)) for row in rows]
+
+    dataset, rows = read("tagged")
+    found = {row["text"]: row["label"].tolist() for row in rows}
+    assert found == {"gut": [1, 0, 1], "schlecht": [0, 0, 0], "größer": [0, 1, 0]}
+    assert dataset.class_names == ("x", "y", "z")
+    assert dataset.splits["train"].labels().sum() == 3
+    _, rows = read("pairs")
+    assert {(row["source"], row["target"]) for row in rows} == {r[:2] for r in TinyReviews.ROWS}
+    dataset, rows = read("other", columns={"text": "en", "value": "stars"})
+    assert sorted((int(row["label"]), row["text"]) for row in rows) == [
+        (0, "good"), (1, "bad"), (2, "taller")
+    ]  # fmt: skip
+    assert dataset.num_classes is None
+    with pytest.raises(UserError, match=r"cannot tell which columns .* \(de \(text\), en \(text\)"):
+        read("other")
+
+
+def test_published_files_are_looked_for_in_the_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    assert tfds_source.manual_folder("mnist/3.0.1", DataConfig()) is None
+    config = DataConfig(folder=str(tmp_path))
+    assert tfds_source.manual_folder("mnist:3.0.1", config) == str(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    assert tfds_source.manual_folder("mnist:3.0.1", config) == str(tmp_path / "mnist")

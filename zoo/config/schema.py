@@ -70,9 +70,10 @@ class DataConfig:
         None, "where prepared data is kept (default: ~/.cache/zoo)", decides=False
     )
     train_split: str = _key("train", "split to train on, also sliced as in TFDS: 'train[:90%]'")
-    val_split: str | None = _key(None, "split to validate on (default: 'val', where there is one)")
+    val_split: str | None = _key(None, "split to validate on (default: 'val'; '': none)")
     test_split: str | None = _key(
-        None, "split to test on (default: 'test'; of tfds: 'validation' where that is missing)"
+        None,
+        "split to test on (default: 'test', of tfds 'validation' if that is missing; '': none)",
     )
     validation_fraction: float = _key(0.0, "part of the training examples held out as 'val'")
     test_fraction: float = _key(0.0, "part of the training examples held out as 'test'")

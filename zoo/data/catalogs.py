@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data.sources import ArraySource, Dataset, Source
+from zoo.data.sources import ArraySource, Dataset, Source, text_array
 
 PACKAGES = ("django", "wagtail", "spyder")
 PACKS = "jupyterlab-language-pack-"
@@ -151,7 +151,7 @@ def _split(
     """A tenth of the English sentences is 'val', a tenth 'test', whatever their case and spaces."""
     places = np.array([_tenth(sentence) for sentence in english])
     arrays = {
-        field: values if isinstance(values, np.ndarray) else np.array(values, object)
+        field: values if isinstance(values, np.ndarray) else text_array(values)
         for field, values in columns.items()
     }
     splits: dict[str, Source] = {

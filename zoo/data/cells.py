@@ -93,6 +93,8 @@ def read_features(table: Table, columns: Sequence[str]) -> np.ndarray:
         if not isinstance(values, np.ndarray):
             values = to_list(values)
         try:
+            if isinstance(values, list) and isinstance(next(iter(values), None), str):
+                values = np.fromiter(map(float, values), np.float64, len(values))
             numbers = np.asarray(values, np.float64).astype(np.float32).reshape(len(table), -1)
         except (ValueError, TypeError):
             _refuse_numbers(to_list(values), column, table.origin)

@@ -18,7 +18,7 @@ from zoo.config import DataConfig, UserError, nearest
 from zoo.data.cells import Origin, Strings, Table, read_features, read_strings, to_list, to_number
 from zoo.data.labels import Labels, fit_labels
 from zoo.data.sources import Dataset, Examples, Source
-from zoo.data.splits import find_split, split_names
+from zoo.data.splits import VALIDATION_NAMES, find_split, split_names
 
 TEXT_FIELDS = ("text", "text_pair", "source", "target", "prompt", "completion")
 FIELDS = ("image", "features", "label", "value", *TEXT_FIELDS)
@@ -96,11 +96,15 @@ def make_dataset(
     plan = find_columns(
         first.columns, lambda column: find_kind(first.columns[column]), config.columns, name
     )
-    for table in tables.values():
+    for split, table in tables.items():
         for column in (c for columns in plan.values() for c in columns):
             if column not in table.columns:
                 where = table.origin.paths[0] if table.origin.paths else name
-                raise UserError(f"{where} has no column {column!r}{nearest(column, table.columns)}")
+                role = "val" if split in VALIDATION_NAMES else "test"
+                raise UserError(
+                    f"{where} has no column {column!r}{nearest(column, table.columns)}; to leave "
+                    f"{split!r} out: data.{role}_split=''"
+                )
     coder = None
     if "label" in plan or "value" in plan:
         fitted = [tables[n] for n in dict.fromkeys(training) if n is not None] or [first]

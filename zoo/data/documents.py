@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sysconfig
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +12,7 @@ import numpy as np
 
 from zoo.config import DataConfig, UserError
 from zoo.data.published import PUBLISHED, read_checked
-from zoo.data.sources import ArraySource, Dataset, Examples, Source
-
-
-def text_array(texts: Sequence[str]) -> np.ndarray:
-    """Texts as an object array `[n]`."""
-    out = np.empty(len(texts), object)
-    out[:] = texts
-    return out
+from zoo.data.sources import ArraySource, Dataset, Examples, Source, text_array
 
 
 @dataclass(frozen=True)

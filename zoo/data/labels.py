@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,11 @@ class Labels:
             return numbers
         values = to_list(table.columns[self.columns[0]])
         if not self.many:
-            return np.array([self._find(v, i, table) for i, v in enumerate(values)], np.int32)
+            found: dict[Any, int] = {}
+            for row, value in enumerate(values):
+                if value not in found:
+                    found[value] = self._find(value, row, table)
+            return np.array([found[value] for value in values], np.int32)
         out = np.zeros((len(values), len(self.ids)), np.float32)
         for row, several in enumerate(values):
             if not isinstance(several, list):
@@ -90,20 +95,7 @@ def fit_labels(tables: Sequence[Table], columns: Sequence[str], as_values: bool)
     if declared:
         many = isinstance(next(iter(to_list(tables[0].columns[column][:1])), None), list)
         return Labels((column,), tuple(declared), {i: i for i in range(len(declared))}, many)
-    known: dict[Any, tuple[Any, int]] = {}  # class -> where it was first seen
-    many = False
-    for table in tables:
-        values = to_list(table.columns[column])
-        many = many or any(isinstance(v, list) for v in values[:1])
-        for row, several in enumerate(values):
-            for value in several if many and isinstance(several, list) else [several]:
-                made = None if isinstance(value, list | dict) else _to_class(value)
-                if made is None:
-                    raise UserError(
-                        f"{table.origin.name(row)}: column {column!r} is {describe_value(value)}, "
-                        "not a label"
-                    )
-                known.setdefault(made, (table, row))
+    known, many = _find_classes(tables, column)
     decimals = [k for k in known if isinstance(k, float)]
     words = [k for k in known if isinstance(k, str)]
     if decimals and words and len(words) > len(decimals):
@@ -120,16 +112,39 @@ def fit_labels(tables: Sequence[Table], columns: Sequence[str], as_values: bool)
     return Labels((column,), names, {k: i for i, k in enumerate(ordered)}, many)
 
 
+def _find_classes(
+    tables: Sequence[Table], column: str
+) -> tuple[dict[Any, tuple[Table, int]], bool]:
+    """Each class and where it is first, and whether an example has several."""
+    known: dict[Any, tuple[Table, int]] = {}
+    seen: set[Any] = set()
+    many = False
+    for table in tables:
+        values = to_list(table.columns[column])
+        many = many or any(isinstance(v, list) for v in values[:1])
+        for row, several in enumerate(values):
+            for value in several if many and isinstance(several, list) else (several,):
+                made = None if isinstance(value, list | dict) else value
+                if made in seen:
+                    continue
+                seen.add(made)
+                made = _to_class(made)
+                if made is None:
+                    raise UserError(
+                        f"{table.origin.name(row)}: column {column!r} is {describe_value(value)}, "
+                        "not a label"
+                    )
+                known.setdefault(made, (table, row))
+    return known, many
+
+
 def _to_class(value: Any) -> Any:
-    """'3' -> 3, '2.5' -> 2.5, other text as it is; None for what is missing."""
+    """'3' -> 3, '2.5' -> 2.5, other text ('007', 'nan') as it is; None for what is missing."""
     if isinstance(value, str):
         text = value.strip()
-        for kind in (int, float):
-            try:
-                number = kind(text)
-            except ValueError:
-                continue
-            if "_" not in text and number == number and abs(number) != float("inf"):
-                return number
+        if re.fullmatch(r"0|-?[1-9]\d*", text):
+            return int(text)
+        if re.fullmatch(r"-?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?", text):
+            return float(text)
         return text or None
     return None if value is None or value != value else value

@@ -20,6 +20,7 @@ import numpy as np
 from zoo.config import DataConfig, UserError
 from zoo.data.order import Order, make_order
 from zoo.data.sources import ConcatenatedSource, Dataset, Source, open_raw
+from zoo.data.splits import resplit
 
 MOST = 10_000  # positions of a block
 FAR = 0x9E3779B97F4A7C15  # an odd number far from others: seeds of the sources' own orders
@@ -109,7 +110,8 @@ def count_weights(weights: Sequence[float | int]) -> tuple[int, ...]:
 
 
 def open_mixture(config: DataConfig) -> Dataset:
-    """`data.mixture`: training examples by weight; 'val' and 'test' are those of all sources.
+    """`data.mixture`: training examples by weight; 'val' and 'test' are those of all sources, held
+    out by `validation_fraction` and `test_fraction` of the sources that have none.
 
     Raises UserError where the sources differ in their fields, their sizes or their classes.
     """
@@ -118,13 +120,24 @@ def open_mixture(config: DataConfig) -> Dataset:
         raise UserError("data.fold is for one source, not for data.mixture")
     if config.columns:
         raise UserError("data.columns is for one source: name the columns of data.mixture alike")
-    parts = [
-        open_raw(dataclasses.replace(config, source=source, mixture={}))
-        for source in config.mixture
-    ]
+    parts = [_open_part(source, config) for source in config.mixture]
     for part in parts[1:]:
         _refuse_difference(parts[0], part)
     return mix(parts, counts)
+
+
+def _open_part(source: str, config: DataConfig) -> Dataset:
+    """One source, with the parts held out that it lacks."""
+    whole = dataclasses.replace(
+        config, source=source, mixture={}, validation_fraction=0.0, test_fraction=0.0
+    )
+    part = open_raw(whole)
+    lacks = {
+        key: getattr(config, key)
+        for key, split in (("validation_fraction", "val"), ("test_fraction", "test"))
+        if split not in part.splits
+    }
+    return resplit(part, dataclasses.replace(whole, **lacks))
 
 
 def mix(parts: Sequence[Dataset], counts: Sequence[int]) -> Dataset:

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data.sources import ArraySource, Dataset, Source
+from zoo.data.sources import ArraySource, Dataset, Source, text_array
 from zoo.data.splits import choose_names
 
 MNIST_HOME = "http://yann.lecun.com/exdb/mnist/"
@@ -128,7 +128,7 @@ def open_multi30k(name: str, config: DataConfig) -> Dataset:
             for language in ("en", "de")
         ]
         english, german = (text.decode().removesuffix("\n").split("\n") for text in texts)
-        splits[split] = ArraySource({"source": as_objects(english), "target": as_objects(german)})
+        splits[split] = ArraySource({"source": text_array(english), "target": text_array(german)})
     return Dataset(f"files:{name}", splits)
 
 
@@ -141,12 +141,12 @@ def open_glue(name: str, config: DataConfig) -> Dataset:
     available = {file.split("/")[1].split(".")[0]: file for file in PUBLISHED[name][1]}
     splits: dict[str, Source] = {}
     for split in choose_names(config, available, f"files:{name}"):
-        lines = read_checked(name, available[split], config).decode().splitlines()
-        rows = [line.split("\t") for line in lines]
+        lines = read_checked(name, available[split], config).decode().removesuffix("\n")
+        rows = [line.split("\t") for line in lines.split("\n")]
         # SST-2: sentence, label, under a header; CoLA: source, label, mark, sentence, without one
         text, label = (0, 1) if name == "sst2" else (3, 1)
         rows = rows[1:] if name == "sst2" else rows
-        texts = as_objects([row[text] for row in rows])
+        texts = text_array([row[text] for row in rows])
         labels = np.array([int(row[label]) for row in rows], np.int32)
         splits["val" if split == "dev" else split] = ArraySource({"text": texts, "label": labels})
     return Dataset(f"files:{name}", splits, 2, GLUE_CLASSES[name])
@@ -158,7 +158,7 @@ def open_wikitext(name: str, config: DataConfig) -> Dataset:
     splits: dict[str, Source] = {}
     for split in choose_names(config, available, f"files:{name}"):
         text = read_checked(name, available[split], config).decode()
-        splits[split] = ArraySource({"text": as_objects(split_articles(text))})
+        splits[split] = ArraySource({"text": text_array(split_articles(text))})
     return Dataset(f"files:{name}", splits)
 
 
@@ -167,13 +167,6 @@ def split_articles(text: str) -> list[str]:
     starts = [m.start() for m in re.finditer(r"(?m)^ = [^=\n].* = $\n^ $", text)]
     bounds = [0, *starts[1:], len(text)]
     return [text[a:b] for a, b in itertools.pairwise(bounds)]
-
-
-def as_objects(texts: list[str]) -> np.ndarray:
-    """`[n]` of strings."""
-    out = np.empty(len(texts), object)
-    out[:] = texts
-    return out
 
 
 def read_checked(name: str, file: str, config: DataConfig) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -111,6 +111,13 @@ def _join(parts: list[Any], order: np.ndarray) -> Any:
         return np.concatenate(parts)[order]
     every = [value for part in parts for value in part]
     return [every[i] for i in order]
+
+
+def text_array(texts: Sequence[str]) -> np.ndarray:
+    """Texts as an object array `[n]`."""
+    out = np.empty(len(texts), object)
+    out[:] = texts
+    return out
 
 
 def read_labels(source: Source) -> np.ndarray | None:

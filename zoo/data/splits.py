@@ -48,7 +48,9 @@ def choose_names(config: DataConfig, available: Collection[str], source: str) ->
     asked = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
     out: dict[str, None] = {}
     for role, spec in asked.items():
-        for name in split_names(spec or role):
+        if spec == "" and role != "train":
+            continue
+        for name in split_names(role if spec is None else spec):
             found = find_split(name, available)
             if found is None and name == "all":
                 out |= dict.fromkeys(available)
@@ -127,7 +129,7 @@ def choose_splits(
     dataset: Dataset, config: DataConfig, usual_tests: Sequence[str] = ("test",)
 ) -> Dataset:
     """'train', 'val' and 'test' as `data.train_split`, `val_split` and `test_split` say; where they
-    say nothing, the splits of these names. Others stay out.
+    say nothing, the splits of these names; where they are empty, none. Others stay out.
 
     Raises UserError on an unknown split and where two of them share an example.
     """
@@ -135,13 +137,14 @@ def choose_splits(
     slices = {"train": parse_split(config.train_split, available, "data.train_split")}
     keys = {"train": f"data.train_split={config.train_split!r}"}
     for role, spec in (("val", config.val_split), ("test", config.test_split)):
-        if spec is not None:
+        if spec:
             slices[role] = parse_split(spec, available, f"data.{role}_split")
             keys[role] = f"data.{role}_split={spec!r}"
     for role, names in (("test", usual_tests), ("val", ("val",))):
         used = {part.name for parts in slices.values() for part in parts}
         found = next(filter(None, (find_split(n, list(available)) for n in names)), None)
-        if role not in slices and found is not None and found not in used:
+        unsaid = {"test": config.test_split, "val": config.val_split}[role] is None
+        if unsaid and found is not None and found not in used:
             slices[role] = [Slice(found, 0, len(available[found]))]
             keys[role] = f"the split {found!r}"
     _refuse_overlap(slices, keys)
@@ -185,17 +188,16 @@ def _refuse_overlap(slices: Mapping[str, list[Slice]], keys: Mapping[str, str]) 
 
 
 def fit_twin(dataset: Dataset, config: DataConfig) -> DataConfig:
-    """The config for a synthetic twin, which has splits of its own: only whether there is a 'val'
-    is the recipe's."""
-    lacks_val = config.val_split is not None and "val" not in dataset.splits
-    return dataclasses.replace(
-        config,
-        train_split="train",
-        val_split=None,
-        test_split=None,
-        test_fraction=0.0,
-        validation_fraction=0.25 if lacks_val else config.validation_fraction,
-    )
+    """The config for a synthetic twin, which may lack the splits and sizes of what it stands for:
+    then it gives its own, and a 'val' where the recipe has one."""
+    try:
+        choose_splits(dataset, config)
+        return config
+    except UserError:
+        wanted = config.val_split is not None or config.validation_fraction > 0
+        own = dataclasses.replace(config, train_split="train", val_split=None, test_split=None)
+        part = 0.25 if wanted and "val" not in dataset.splits else 0.0
+        return dataclasses.replace(own, test_fraction=0.0, validation_fraction=part)
 
 
 def resplit(dataset: Dataset, config: DataConfig) -> Dataset:

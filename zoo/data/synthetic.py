@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data.sources import ArraySource, Dataset, Source
+from zoo.data.sources import ArraySource, Dataset, Source, text_array
 
 # source -> shape of an input, classes (None: one real-valued target)
 TWINS: dict[str, tuple[tuple[int, ...], int | None]] = {
@@ -30,7 +30,9 @@ TWINS: dict[str, tuple[tuple[int, ...], int | None]] = {
     "tfds:imagenet2012": ((256, 256, 3), 1000),
     "folder": ((64, 64, 3), 10),
 }
-TEXTS = ("embedded:stdlib", "files:tinyshakespeare")
+TEXTS = ("embedded:stdlib", "files:tinyshakespeare", "files:wikitext2")
+PAIRS = ("files:multi30k",)
+ROWS = {"files:sst2": ("negative", "positive"), "files:cola": ("unacceptable", "acceptable")}
 SIZES = {"train": 96, "test": 40}
 TEXT_SIZES = {"train": 2000, "val": 400}  # words a document
 
@@ -41,9 +43,15 @@ def open_synthetic(name: str, config: DataConfig) -> Dataset:
         return synthetic_text(name, config)
     if name.startswith("folder:"):
         return encode_images(open_synthetic("folder", config), name)
+    if name in ROWS or name == "gettext:languages":
+        return synthetic_rows(name, ROWS.get(name, tuple("abcd")))
+    if name in PAIRS or name.startswith("gettext:"):
+        return synthetic_pairs(name)
     base = name.split("/")[0]  # a TFDS name may bring its own config: imagenet2012/5.1.0
     if base not in TWINS:
-        raise UserError(f"no synthetic twin of {name!r}{nearest(name, [*TWINS, *TEXTS])}")
+        raise UserError(
+            f"no synthetic twin of {name!r}{nearest(name, [*TWINS, *TEXTS, *PAIRS, *ROWS])}"
+        )
     shape, num_classes = TWINS[base]
     random = np.random.Generator(np.random.Philox(0))
     # The directions of at most 16 classes; more classes share them, and their rest is noise.
@@ -82,20 +90,51 @@ def encode_images(dataset: Dataset, name: str) -> Dataset:
     )
 
 
+SYLLABLES = ("ba", "de", "ki", "lo", "mu", "ra", "so", "tu")
+WORDS = [a + b for a in SYLLABLES for b in SYLLABLES]
+
+
 def synthetic_text(name: str, config: DataConfig) -> Dataset:
     """A few thousand words, two documents a split."""
     from zoo.data.documents import open_texts
 
     random = np.random.Generator(np.random.Philox(0))
-    syllables = ["ba", "de", "ki", "lo", "mu", "ra", "so", "tu"]
-    words = [a + b for a in syllables for b in syllables]
 
     def make_document(size: int) -> str:
         # Each word is followed by one of three: enough to be learned.
         places = [0]
         for step in random.integers(1, 4, size):
-            places.append((5 * places[-1] + int(step)) % len(words))
-        return " ".join(words[p] for p in places) + "\n"
+            places.append((5 * places[-1] + int(step)) % len(WORDS))
+        return " ".join(WORDS[p] for p in places) + "\n"
 
     texts = {split: [make_document(n), make_document(n)] for split, n in TEXT_SIZES.items()}
     return open_texts(f"synthetic:{name}", texts)
+
+
+def synthetic_rows(name: str, classes: tuple[str, ...]) -> Dataset:
+    """Sentences with a label: two words in three are of the class's own part of the words."""
+    random = np.random.Generator(np.random.Philox(0))
+    own = len(WORDS) // len(classes)
+    splits: dict[str, Source] = {}
+    for split, size in (("train", 96), ("val", 40)):
+        label = (np.arange(size) % len(classes)).astype(np.int32)
+        texts = []
+        for of in label:
+            words = random.integers(0, len(WORDS), random.integers(4, 12))
+            mine = random.random(len(words)) < 2 / 3
+            words = np.where(mine, of * own + words % own, words)
+            texts.append(" ".join(WORDS[i] for i in words))
+        splits[split] = ArraySource({"text": text_array(texts), "label": label})
+    return Dataset(f"synthetic:{name}", splits, len(classes), classes)
+
+
+def synthetic_pairs(name: str) -> Dataset:
+    """Sentences and their translation, word by word, backwards."""
+    random = np.random.Generator(np.random.Philox(0))
+    splits: dict[str, Source] = {}
+    for split, size in (("train", 96), ("val", 24), ("test", 24)):
+        chosen = [random.integers(0, len(WORDS), random.integers(3, 9)) for _ in range(size)]
+        source = [" ".join(WORDS[i] for i in words) for words in chosen]
+        target = [" ".join(WORDS[len(WORDS) - 1 - i] for i in words[::-1]) for words in chosen]
+        splits[split] = ArraySource({"source": text_array(source), "target": text_array(target)})
+    return Dataset(f"synthetic:{name}", splits)

@@ -17,7 +17,7 @@ from etils import epath
 
 from zoo.config import DataConfig, UserError
 from zoo.data.columns import TEXT_FIELDS, find_columns
-from zoo.data.sources import Dataset, Examples, Source, cache_folder
+from zoo.data.sources import Dataset, Examples, Source, cache_folder, text_array
 
 LABELS_AT_ONCE = 10_000
 
@@ -59,9 +59,7 @@ class TfdsSource:
     def _field(self, name: str, values: list[Any]) -> Any:
         """One field of some rows."""
         if name in TEXT_FIELDS:
-            out = np.empty(len(values), object)
-            out[:] = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
-            return out
+            return text_array([v.decode() if isinstance(v, bytes) else str(v) for v in values])
         if name == "label" and self.num_labels is not None:
             marks = np.zeros((len(values), self.num_labels), np.float32)
             for row, several in enumerate(values):
