@@ -33,6 +33,12 @@ class Origin:
             return f"{self.paths[file]}:{self.lines[row]}"
         return f"{self.paths[file]} row {row - self.starts[file]}"
 
+    def select(self, rows: np.ndarray) -> Origin:
+        """Of some rows, in ascending order; where files have no lines, their rows count as such."""
+        files = np.searchsorted(self.starts[1:], rows, side="right")
+        lines = rows - self.starts[files] if self.lines is None else self.lines[rows]
+        return Origin(self.paths, np.searchsorted(rows, self.starts), lines)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -45,6 +51,18 @@ class Table:
 
     def __len__(self) -> int:
         return int(self.origin.starts[-1])
+
+    def select(self, rows: np.ndarray) -> Table:
+        """Some rows, in ascending order."""
+        columns = {
+            name: [values[i] for i in rows]
+            if isinstance(values, list)
+            else values.take(rows)
+            if hasattr(values, "chunks")  # Arrow's
+            else values[rows]
+            for name, values in self.columns.items()
+        }
+        return Table(columns, self.origin.select(rows), self.class_names)
 
 
 @dataclass(frozen=True)

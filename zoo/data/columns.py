@@ -16,13 +16,13 @@ import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
 from zoo.data.cells import Origin, Strings, Table, read_features, read_strings, to_list, to_number
+from zoo.data.image_folder import is_image, read_many
 from zoo.data.labels import Labels, fit_labels
 from zoo.data.sources import Dataset, Examples, Source
 from zoo.data.splits import VALIDATION_NAMES, find_split, split_names
 
 TEXT_FIELDS = ("text", "text_pair", "source", "target", "prompt", "completion")
 FIELDS = ("image", "features", "label", "value", *TEXT_FIELDS)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 # columns of these names, all there -> our fields, tried in this order
 BY_NAME: tuple[dict[str, str], ...] = (
     {"source": "source", "target": "target"},
@@ -33,7 +33,7 @@ BY_NAME: tuple[dict[str, str], ...] = (
     {"text": "text"},
     {"text": "sentence"},
 )
-LABEL_COLUMNS = ("label", "labels", "y")
+LABEL_COLUMNS = ("label", "labels", "y", "class", "category")
 LOOK_AT = 1000  # rows that tell what a column holds
 
 
@@ -64,22 +64,14 @@ class ImageFiles:
 
     paths: Strings
     folder: str
-    origin: Origin
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """Raises UserError, with file and line of the table, on an image that is not there."""
-        out = np.empty(len(indices), object)
-        for i, path in enumerate(self.paths[indices]):
-            try:
-                with open(os.path.join(self.folder, path), "rb") as stream:
-                    out[i] = stream.read()
-            except OSError as error:
-                place = self.origin.name(int(indices[i]))
-                raise UserError(f"{place}: cannot read image {path!r}: {error.strerror}") from None
-        return out
+        """Bytes, or the OSError of a file that cannot be read: it is a broken image."""
+        paths = [os.path.join(self.folder, path) for path in self.paths[indices]]
+        return read_many(paths)
 
 
 def make_dataset(
@@ -208,7 +200,7 @@ def find_kind(values: Any) -> str:
 
     if most(lambda v: isinstance(v, bytes) or (isinstance(v, dict) and "bytes" in v)):
         return "image"
-    if most(lambda v: isinstance(v, str) and v.lower().endswith(IMAGE_SUFFIXES)):
+    if most(lambda v: isinstance(v, str) and is_image(v)):
         return "image"
     if most(lambda v: to_number(v) is not None):
         return "numbers"
@@ -244,8 +236,12 @@ def read_images(table: Table, column: str) -> Any:
         return Strings(values.cast(pa.large_binary()))
     paths = read_strings(Table({column: values}, table.origin), column)
     folder = os.path.dirname(table.origin.paths[0]) if table.origin.paths else ""
-    files = ImageFiles(paths, folder, table.origin)
-    files[np.arange(min(len(files), 1))]  # a wrong folder is found now
+    files = ImageFiles(paths, folder)
+    first = files[np.arange(1)][0]  # a wrong folder is found now
+    if isinstance(first, OSError):
+        raise UserError(
+            f"{table.origin.name(0)}: cannot read image {first.filename}: {first.strerror}"
+        )
     return files
 
 

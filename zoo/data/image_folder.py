@@ -1,8 +1,7 @@
-"""Images in files: a folder with a subfolder a class, or a CSV of paths and labels."""
+"""Images in files: a folder with a subfolder a class. (A CSV of paths and labels: `csv:`.)"""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ from zoo.data.sources import Dataset, Examples, Source
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # what a split may be called -> our name of it
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
-LABEL_COLUMNS = ("label", "class", "target", "category")
 READ = 64  # files of a split whose first bytes go into the fingerprint
 
 Entry = tuple[str, str, int]  # path below the root, class, bytes
@@ -37,12 +34,7 @@ class FolderSource:
 
     def take(self, indices: np.ndarray) -> Examples:
         """`image` holds bytes, or the OSError of a file that cannot be read: it is a broken one."""
-        contents = np.empty(len(indices), object)
-
-        def read(row: int) -> None:
-            contents[row] = read_file(self.name(int(indices[row])))
-
-        run_rows(read, len(indices))
+        contents = read_many([self.name(int(i)) for i in indices])
         return {"image": contents, "label": self.classes[indices]}
 
     def labels(self) -> np.ndarray:
@@ -52,6 +44,17 @@ class FolderSource:
     def name(self, index: int) -> str:
         """The file of an example."""
         return os.path.join(self.root, self.paths[index])
+
+
+def read_many(paths: Sequence[str]) -> np.ndarray:
+    """The bytes of files (or the OSError of one), read by several threads: an object array."""
+    contents = np.empty(len(paths), object)
+
+    def read(row: int) -> None:
+        contents[row] = read_file(paths[row])
+
+    run_rows(read, len(paths))
+    return contents
 
 
 def read_file(path: str) -> bytes | OSError:
@@ -67,18 +70,16 @@ def open_folder(name: str, config: DataConfig) -> Dataset:
     """`folder:PATH`: in PATH, or in its folders train, val (valid, validation) and test, a folder a
     class; files are images by their endings, hidden ones and others are not looked at.
 
-    `folder:PATH.csv`: columns of paths (relative to the file), of labels and, if there is one,
-    `split`. Classes are sorted by name. Raises UserError on what is empty, absent or ambiguous.
+    Classes are sorted by name. Raises UserError on what is empty, absent or ambiguous.
     """
     path = os.path.expanduser(name)
     try:
-        if os.path.isfile(path):
-            return make_dataset(name, os.path.dirname(path), read_csv(path))
         if os.path.isdir(path):
             return make_dataset(name, path, list_splits(path))
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-    raise UserError(f"data.source='folder:{name}': there is no such folder or CSV file")
+    table = f" (for a table of paths and labels: 'csv:{name}')" if os.path.isfile(path) else ""
+    raise UserError(f"data.source='folder:{name}' is no folder{table}")
 
 
 def list_splits(root: str) -> dict[str, list[Entry]]:
@@ -154,48 +155,6 @@ def list_images(folder: str) -> list[tuple[str, int]]:
             elif is_image(entry.name):
                 found.append((entry.name, entry.stat().st_size))
     return sorted(found)
-
-
-def read_csv(path: str) -> dict[str, list[Entry]]:
-    """The images that a CSV lists, by split (all in 'train' where it has no column `split`)."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV in UTF-8: {error}") from None
-    if not rows:
-        raise UserError(f"{path} lists no image (the first line names the columns)")
-    columns = [str(c) for c in rows[0] if c is not None]
-    image = find_column(path, columns, "the image files", PATH_COLUMNS)
-    label = find_column(path, columns, "labels", LABEL_COLUMNS)
-    root = os.path.dirname(path)
-    splits: dict[str, list[Entry]] = {}
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise UserError(f"{path}, row {line}: it has not {len(columns)} fields, as the first")
-        if not row[image] or not row[label]:
-            raise UserError(f"{path}, row {line}: {label if row[image] else image!r} is empty")
-        split = row.get("split", "train")
-        if split not in SPLITS:
-            raise UserError(f"{path}, row {line}: no split {split!r}{nearest(str(split), SPLITS)}")
-        try:
-            size = os.stat(os.path.join(root, row[image])).st_size
-        except OSError:
-            raise UserError(
-                f"{path}, row {line}: there is no file {os.path.join(root, row[image])}"
-            ) from None
-        splits.setdefault(SPLITS[split], []).append((row[image], row[label], size))
-    return splits
-
-
-def find_column(path: str, columns: Sequence[str], what: str, names: Sequence[str]) -> str:
-    """The column of `columns` that has one of `names`."""
-    found = [c for c in columns if c.strip().lower() in names]
-    if not found:
-        raise UserError(
-            f"{path} has no column of {what}: call one {names[0]!r} (it has: {', '.join(columns)})"
-        )
-    return found[0]
 
 
 def make_dataset(name: str, root: str, splits: dict[str, list[Entry]]) -> Dataset:

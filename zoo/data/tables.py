@@ -1,14 +1,15 @@
 """Tables in files: CSV, TSV, JSONL, Parquet and NPZ, each with the same fields and mistakes.
 
-`csv:PATH` names a file, a shell pattern of files (all of them 'train'), or a folder whose files are
-named by split (`train.csv`, `dev.csv`, `train-00000-of-00002.parquet`). Which column is what is
-decided in zoo/data/columns.py.
+`csv:PATH` names a file, a shell pattern of files (all of them 'train', or of the splits in their
+column `split`), or a folder whose files are named by split (`train.csv`, `dev.csv`,
+`train-00000-of-00002.parquet`). Which column is what is decided in zoo/data/columns.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import glob
 import gzip
 import hashlib
@@ -16,7 +17,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data.cells import Origin, Table
+from zoo.data.cells import Origin, Table, to_list
 from zoo.data.columns import make_dataset
 from zoo.data.sources import Dataset
-from zoo.data.splits import choose_names
+from zoo.data.splits import VALIDATION_NAMES, choose_names
 
 _SHARD = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00002
 WHOLE = 2**30  # a file of more bytes is known by its size, its beginning and its end
@@ -65,8 +66,11 @@ def open_tables(kind: str, name: str, config: DataConfig) -> Dataset:
     Raises UserError, with file and line, on whatever cannot be read.
     """
     files = find_files(kind, name)
-    if kind == "npz" and list(files) == ["train"]:
-        tables = split_arrays([_read_npz(path) for path in files["train"]])
+    if list(files) == ["train"]:
+        if kind == "npz":
+            tables = split_arrays([_read_npz(path) for path in files["train"]])
+        else:
+            tables = split_rows(read_files(kind, files["train"]), config.columns)
         chosen = choose_names(config, tables, f"{kind}:{name}")
         tables = {split: tables[split] for split in chosen}
     else:
@@ -336,6 +340,32 @@ def _read_npz(path: str) -> Table:
     if not arrays:
         raise UserError(f"{path} is empty")
     return Table(arrays, Origin((path,), np.array([0, 0]), None))
+
+
+def split_rows(table: Table, columns: Mapping[str, Any]) -> dict[str, Table]:
+    """The rows of each split that a column `split` names, unless `columns` makes that a field.
+
+    Raises UserError, with the line, on a word that is no split.
+    """
+    if "split" not in table.columns or "split" in _flatten(columns.values()):
+        return {"train": table}
+    words = to_list(table.columns["split"])
+    known = ("train", *VALIDATION_NAMES, "test")
+    rows: dict[str, list[int]] = {}
+    for row, word in enumerate(words):
+        if word not in known:
+            raise UserError(
+                f"{table.origin.name(row)}: column 'split' says {word!r}"
+                f"{nearest(str(word), known)}; if it is no split, set data.columns"
+            )
+        rows.setdefault(word, []).append(row)
+    rest = Table({k: v for k, v in table.columns.items() if k != "split"}, table.origin)
+    rest = dataclasses.replace(rest, class_names=table.class_names)
+    return {split: rest.select(np.array(mine)) for split, mine in rows.items()}
+
+
+def _flatten(values: Iterable[Any]) -> list[str]:
+    return [x for value in values for x in ([value] if isinstance(value, str) else value)]
 
 
 def split_arrays(tables: list[Table]) -> dict[str, Table]:
