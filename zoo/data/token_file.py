@@ -19,7 +19,7 @@ from zoo.config import DataConfig, UserError
 from zoo.data.array_file import ArrayWriter, make_array_file, map_array
 from zoo.data.sources import Source, cache_folder
 
-CHUNK_CHARACTERS = 2_000_000  # about as much text is in memory at a time, and goes to all cores
+CHUNK_CHARACTERS = 4_000_000  # about as much text is in memory at a time, and goes to all cores
 
 # Texts, or tuples of texts, of some documents -> their tokens, and in each the place of the mark.
 Encode = Callable[[list[Any]], tuple[Sequence[np.ndarray], Sequence[int]]]
