@@ -6,8 +6,9 @@
 
 `images`: JPEGs of about 500 x 375 in a folder, which it writes itself into the temporary folder,
 decoded, cropped, resized to 224, flipped and normalised. `arrays`: images of MNIST's size in
-memory. Each line is as side_by_side.py prints it, then examples a second of both sides. `waiting`:
-the share of a run's time in which the host waits for its next batch, with a compiled step of about
+memory. `windows` of a corpus and padded `rows` of tokens; `tokenising` beside the `tokenizers`
+library's own batch call on all cores. Each line is as side_by_side.py prints it, of images and
+arrays also examples a second. `waiting`: the share of a run's time in which the host waits for its next batch, with a compiled step of about
 50 ms (a chain on one core, which leaves the other to the host as an accelerator does), on the
 arrays in batches of 256 and on the folder in batches of 8: 160 images a second, under half of what
 the core that is left can decode.
@@ -26,6 +27,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that a config finds `loop_o
 TABLE = {
     "images": Entry("reading:ours_images", "reading:torch_images", None, 1),
     "arrays": Entry("reading:ours_arrays", "reading:torch_arrays", None, 1.5),
+    "windows": Entry("data_text:ours_windows", "data_text:torch_windows", None, 1.5),
+    "rows": Entry("data_text:ours_rows", "data_text:torch_rows", None, 1.5),
+    "tokenising": Entry("data_text:ours_tokenising", "data_text:library_tokenising", None, 1),
 }
 EXAMPLES = {"images": 2048, "arrays": 59_904}  # of whole batches, a turn
 STEPS = 200
@@ -76,8 +80,9 @@ def main(names: list[str]) -> None:
             rows += [measure_waiting("arrays"), measure_waiting("images")]
         elif name in TABLE:
             row = compare(name, TABLE[name])
-            speeds = [EXAMPLES[name] / float(str(row[side])) for side in ("ours", "peer")]
-            print(f"  examples a second: ours {speeds[0]:.0f}, PyTorch {speeds[1]:.0f}")
+            if name in EXAMPLES:
+                speeds = [EXAMPLES[name] / float(str(row[side])) for side in ("ours", "peer")]
+                print(f"  examples a second: ours {speeds[0]:.0f}, PyTorch {speeds[1]:.0f}")
             rows.append(row)
         else:
             raise SystemExit(f"no entry {name!r}; choose from: {', '.join((*TABLE, 'waiting'))}")

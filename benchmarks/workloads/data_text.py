@@ -24,7 +24,7 @@ def open_text(kind: str) -> Any:
     """'windows' of the library's source, or 'rows': its lines, labelled by their length."""
     from zoo.config import DataConfig
     from zoo.data import ArraySource, Dataset, open_dataset
-    from zoo.data.documents import text_array
+    from zoo.data.sources import text_array
     from zoo.data.text import encode_text
 
     folder = os.path.join(tempfile.gettempdir(), "zoo-benchmark-text")

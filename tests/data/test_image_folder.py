@@ -1,4 +1,4 @@
-"""Folders and CSVs of images: what is found, in which order, and what is said of mistakes."""
+"""Folders and tables of images: what is found, in which order, and what is said of mistakes."""
 
 import os
 import shutil
@@ -76,11 +76,12 @@ def test_a_class_may_be_called_train(tmp_path):
 def test_a_csv_of_paths_and_labels(root):
     rows = ["file,note,label,split", "train/cat/a.png,-,10,train", "train/dog/d.png,-,9,train"]
     (root / "labels.csv").write_text("\n".join([*rows, "test/cat/y.png,-,9,valid"]))
-    data = open_folder(root / "labels.csv")
+    data = open_dataset(DataConfig(f"csv:{root}/labels.csv"))
     assert data.class_names == ("9", "10")
     assert data.splits["train"].take(np.arange(2))["label"].tolist() == [1, 0]
     content = data.splits["val"].take(np.array([0]))["image"][0]
     assert content == (root / "test/cat/y.png").read_bytes()
+    assert name_example(data.splits["val"], 0) == f"{root}/labels.csv:4"
 
 
 def test_the_fingerprint_sees_names_sizes_and_bytes(root):
@@ -117,32 +118,26 @@ def test_mistakes_in_folders(tmp_path, files, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"", "lists no image"),
-        (b"path,label\n", "lists no image"),
-        (b"picture,label\na,b\n", "no column of the image files.*it has: picture, label"),
-        (b"path,sort\na,b\n", "no column of labels"),
-        (b"path,label\nno.png,b\n", "row 2: there is no file .*no.png"),
-        (b"path,label\na.png,b\na.png,\n", "row 3: 'label' is empty"),
-        (b"path,label\na.png\n", "row 2: it has not 2 fields"),
-        (b"path,label\na.png,b,c\n", "row 2: it has not 2 fields"),
-        (b"path,label,split\na.png,b,trian\n", "no split 'trian' .did you mean 'train'"),
-        (b"path,label,split\na.png,b,test\n", "no split 'train', only test"),
-        (b"path,label\na.png,caf\xe9\n", "no CSV in UTF-8"),
-    ],
-)
-def test_mistakes_in_a_csv(tmp_path, text, message):
-    draw(tmp_path / "a.png")
-    (tmp_path / "l.csv").write_bytes(text)
-    with pytest.raises(UserError, match=message):
-        open_folder(tmp_path / "l.csv")
+def test_a_listed_file_that_is_absent_is_a_broken_image(root):
+    rows = ["path,label", *(f"train/dog/{name}.png,dog" for name in ("a", "b", "d"))]
+    (root / "labels.csv").write_text("\n".join(rows))
+    source = open_dataset(DataConfig(f"csv:{root}/labels.csv")).splits["train"]
+    ops = parse_ops("decode|resize((8, 8))", open_dataset(DataConfig(f"csv:{root}/labels.csv")))
+    with pytest.raises(UserError, match=r"labels.csv:3: .*No such file"):
+        next(read_eval(source, ops, 3))
+    batch = next(read_eval(source, ops, 3, skip_broken=True))
+    assert batch["mask"].tolist() == [1, 0, 1]
+    (root / "labels.csv").write_text("path,label\nno/a.png,dog\n")
+    with pytest.raises(UserError, match=r"labels.csv:2: cannot read image .*no/a.png"):
+        open_dataset(DataConfig(f"csv:{root}/labels.csv"))
 
 
-def test_a_missing_folder():
-    with pytest.raises(UserError, match="no such folder or CSV file"):
+def test_what_is_no_folder(root):
+    with pytest.raises(UserError, match=r"'folder:/nowhere' is no folder$"):
         open_folder("/nowhere")
+    (root / "labels.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match="for a table of paths and labels: 'csv:"):
+        open_folder(root / "labels.csv")
 
 
 @pytest.mark.parametrize(

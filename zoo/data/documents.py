@@ -12,7 +12,7 @@ import numpy as np
 
 from zoo.config import DataConfig, UserError
 from zoo.data.published import PUBLISHED, read_checked
-from zoo.data.sources import ArraySource, Dataset, Examples, Source, text_array
+from zoo.data.sources import ArraySource, Dataset, Examples, Source, name_example, text_array
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Corpus:
 
     def take(self, indices: np.ndarray) -> Examples:
         return self.documents.take(indices)
+
+    def name(self, index: int) -> str:
+        return name_example(self.documents, index)
 
     def hold_out(self, fraction: float) -> tuple[CorpusPart, CorpusPart]:
         """The text but its last part, and that: a fraction of its tokens."""

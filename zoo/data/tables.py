@@ -299,6 +299,9 @@ class _ParquetColumns(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.names  # without reading it
+
     def __getitem__(self, name: str) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
