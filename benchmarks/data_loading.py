@@ -8,10 +8,10 @@
 decoded, cropped, resized to 224, flipped and normalised. `arrays`: images of MNIST's size in
 memory. `windows` of a corpus and padded `rows` of tokens; `tokenising` beside the `tokenizers`
 library's own batch call on all cores. Each line is as side_by_side.py prints it, of images and
-arrays also examples a second. `waiting`: the share of a run's time in which the host waits for its next batch, with a compiled step of about
-50 ms (a chain on one core, which leaves the other to the host as an accelerator does), on the
-arrays in batches of 256 and on the folder in batches of 8: 160 images a second, under half of what
-the core that is left can decode.
+arrays also examples a second. `waiting`: the share of a run's time in which the host waits for its
+next batch, with a compiled step of about 50 ms (a chain on one core, which leaves the other to the
+host as an accelerator does), on the arrays in batches of 256 and on the folder in batches of 8: 160
+images a second, under half of what the core that is left can decode.
 """
 
 from __future__ import annotations

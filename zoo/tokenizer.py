@@ -9,7 +9,7 @@ from zoo.config import DataConfig, UserError, nearest
 from zoo.config.parse import set_values
 from zoo.data.sources import open_raw
 from zoo.data.text import Texts, find_text
-from zoo.data.tokenizer_training import TRAINERS, train_tokenizer
+from zoo.data.tokenizers.training import TRAINERS, train_tokenizer
 
 
 def train_and_write(source: str, flags: Mapping[str, str]) -> list[str]:

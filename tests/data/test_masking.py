@@ -9,9 +9,9 @@ from zoo.config import DataConfig, UserError
 from zoo.data import ArraySource, Dataset, TrainStream, parse_ops, read_eval
 from zoo.data.documents import open_texts, text_array
 from zoo.data.masking import cut_randomly
-from zoo.data.plain_tokenizers import PlainTokenizer
 from zoo.data.text import encode_text
-from zoo.data.tokenizer_training import train_unigram, train_wordpiece
+from zoo.data.tokenizers.plain import PlainTokenizer
+from zoo.data.tokenizers.training import train_unigram, train_wordpiece
 
 SPECIAL = (0, 1, 2)  # padding, [SEP], [MASK]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.config import UserError
-from zoo.data.sentencepiece_file import UNKNOWN, make_backend, parse_sentencepiece
-from zoo.data.tokenizer_files import from_sentencepiece
+from zoo.data.tokenizers.files import from_sentencepiece
+from zoo.data.tokenizers.sentencepiece_file import UNKNOWN, make_backend, parse_sentencepiece
 
 FILES = pathlib.Path(__file__).parent / "files"
 ROOT = pathlib.Path(__file__).parents[2]

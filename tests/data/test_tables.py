@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.config import DataConfig, UserError
-from zoo.data.cells import Origin
 from zoo.data.sources import open_raw
+from zoo.data.tables.cells import Origin
 
 ROWS = [
     {"sentence": "so, good", "label": "pos", "id": 3},

@@ -16,7 +16,7 @@ from zoo.data.array_file import make_array_file, map_array
 from zoo.data.documents import open_texts, text_array
 from zoo.data.text import encode_text, join_prompts
 from zoo.data.token_file import spread
-from zoo.data.tokenizer_training import train_bpe, train_unigram, train_wordpiece
+from zoo.data.tokenizers.training import train_bpe, train_unigram, train_wordpiece
 
 WORDS = ["a tree", "the tree that fell", "", "trees [SEP] and more trees", "no </s> end"]
 PIECES = train_wordpiece(WORDS * 3, 60)

@@ -7,14 +7,14 @@ import pytest
 
 from zoo.cli import main
 from zoo.config import DataConfig, UserError
-from zoo.data.tokenizer_training import (
+from zoo.data.tokenizers import make_tokenizer, read_tokenizer
+from zoo.data.tokenizers.training import (
     find_characters,
     json_backend,
     set_in_order,
     train_unigram,
     train_wordpiece,
 )
-from zoo.data.tokenizers import make_tokenizer, read_tokenizer
 
 SOURCE = pathlib.Path(__file__).parents[2] / "zoo" / "data"
 TEXTS = [path.read_text() for path in sorted(SOURCE.glob("t*.py"))]

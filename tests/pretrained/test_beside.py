@@ -13,7 +13,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from twins import FOLDER
 
 import zoo
-from zoo.data.tokenizer_files import from_roberta_files, from_wordpiece_vocab
+from zoo.data.tokenizers.files import from_roberta_files, from_wordpiece_vocab
 from zoo.pretrained.processor import Processor
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

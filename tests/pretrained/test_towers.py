@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers
 
 import zoo
 from zoo.config import UserError
-from zoo.data.tokenizer_files import from_clip_files
+from zoo.data.tokenizers.files import from_clip_files
 from zoo.models import CLIP
 from zoo.pretrained.clip import read_config
 from zoo.pretrained.describe import architecture_of

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataConfig, UserError
-from zoo.data.cells import Origin, Table
-from zoo.data.columns import make_dataset
 from zoo.data.sources import Dataset, fingerprint
 from zoo.data.splits import choose_names
+from zoo.data.tables.cells import Origin, Table
+from zoo.data.tables.columns import make_dataset
 
 
 def open_hub(name: str, config: DataConfig) -> Dataset:

@@ -16,8 +16,8 @@ import numpy as np
 from etils import epath
 
 from zoo.config import DataConfig, UserError
-from zoo.data.columns import TEXT_FIELDS, find_columns
 from zoo.data.sources import Dataset, Examples, Source, cache_folder, text_array
+from zoo.data.tables.columns import TEXT_FIELDS, find_columns
 
 LABELS_AT_ONCE = 10_000
 

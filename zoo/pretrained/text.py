@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from zoo.config import UserError
-from zoo.data.tokenizer_files import read_folder
+from zoo.data.tokenizers.files import read_folder
 
 PAD_SIGLIP = (
     "tokenizer: SigLIP reads a text's last place: pad texts to all of num_positions with the "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.config import UserError, nearest
-from zoo.data.cells import Table, describe_value, read_features, to_list
+from zoo.data.tables.cells import Table, describe_value, read_features, to_list
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 `csv:PATH` names a file, a shell pattern of files (all of them 'train', or of the splits in their
 column `split`), or a folder whose files are named by split (`train.csv`, `dev.csv`,
-`train-00000-of-00002.parquet`). Which column is what is decided in zoo/data/columns.py.
+`train-00000-of-00002.parquet`). Which column is what is decided in zoo/data/tables/columns.py.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data.cells import Origin, Table, to_list
-from zoo.data.columns import make_dataset
 from zoo.data.sources import Dataset
 from zoo.data.splits import VALIDATION_NAMES, choose_names
+from zoo.data.tables.cells import Origin, Table, to_list
+from zoo.data.tables.columns import make_dataset
 
 _SHARD = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00002
 WHOLE = 2**30  # a file of more bytes is known by its size, its beginning and its end

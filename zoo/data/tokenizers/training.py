@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from zoo.config import UserError
-from zoo.data.json_tokenizer import END_OF_TEXT, SPACE, JsonTokenizer
-from zoo.data.tokenizer_files import from_wordpiece_vocab, make_byte_level
+from zoo.data.tokenizers.files import from_wordpiece_vocab, make_byte_level
+from zoo.data.tokenizers.json_tokenizer import END_OF_TEXT, SPACE, JsonTokenizer
 
 BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 T5_TOKENS = ("<pad>", "</s>", "<unk>")

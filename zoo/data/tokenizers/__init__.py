@@ -13,11 +13,11 @@ import numpy as np
 from etils import epath
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data.json_tokenizer import JsonTokenizer
-from zoo.data.plain_tokenizers import ByteTokenizer, CharTokenizer
 from zoo.data.published import read_checked
-from zoo.data.tokenizer_files import from_gpt2_files, read_tokenizer
-from zoo.data.tokenizer_training import TRAINERS, train_bpe, train_tokenizer
+from zoo.data.tokenizers.files import from_gpt2_files, read_tokenizer
+from zoo.data.tokenizers.json_tokenizer import JsonTokenizer
+from zoo.data.tokenizers.plain import ByteTokenizer, CharTokenizer
+from zoo.data.tokenizers.training import TRAINERS, train_bpe, train_tokenizer
 
 __all__ = [
     "ByteTokenizer",

@@ -9,9 +9,14 @@ from typing import Any
 from etils import epath
 
 from zoo.config import UserError
-from zoo.data.json_tokenizer import END_OF_TEXT, JsonTokenizer
-from zoo.data.plain_tokenizers import ByteTokenizer, CharTokenizer
-from zoo.data.sentencepiece_file import BPE, SentencePieceFile, make_backend, parse_sentencepiece
+from zoo.data.tokenizers.json_tokenizer import END_OF_TEXT, JsonTokenizer
+from zoo.data.tokenizers.plain import ByteTokenizer, CharTokenizer
+from zoo.data.tokenizers.sentencepiece_file import (
+    BPE,
+    SentencePieceFile,
+    make_backend,
+    parse_sentencepiece,
+)
 
 # `model_type` of the families that write a vocabulary as BERT does, and as RoBERTa does.
 BERT_LIKE = ("bert", "electra", "distilbert")

@@ -15,11 +15,19 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data.cells import Origin, Strings, Table, read_features, read_strings, to_list, to_number
 from zoo.data.image_folder import is_image, read_many
-from zoo.data.labels import Labels, fit_labels
 from zoo.data.sources import Dataset, Examples, Source
 from zoo.data.splits import VALIDATION_NAMES, find_split, split_names
+from zoo.data.tables.cells import (
+    Origin,
+    Strings,
+    Table,
+    read_features,
+    read_strings,
+    to_list,
+    to_number,
+)
+from zoo.data.tables.labels import Labels, fit_labels
 
 TEXT_FIELDS = ("text", "text_pair", "source", "target", "prompt", "completion")
 FIELDS = ("image", "features", "label", "value", *TEXT_FIELDS)
