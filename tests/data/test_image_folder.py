@@ -99,6 +99,7 @@ def test_the_fingerprint_sees_names_sizes_and_bytes(root):
     ("files", "message"),
     [
         ([], "is empty: put a folder"),
+        (["train.csv"], "no folder and no image: put a folder"),
         (["a.png"], "a.png belongs to no class"),
         (["a/b.png", "c.png"], "c.png belongs to no class"),
         (["a/x.png", "b/notes.txt"], "/b holds no image"),

@@ -104,11 +104,9 @@ def test_what_a_workdir_holds(tmp_path):
     ]  # fmt: skip
     assert {"loss", "accuracy", "gradient_norm", "learning_rate"} <= set(rows[0])
     assert json.loads((tmp_path / "config.json").read_text())["train"]["num_steps"] == 6
-    assert json.loads((tmp_path / "data.json").read_text())["examples"] == {
-        "train": 72,
-        "val": 24,
-        "test": 40,
-    }
+    data = json.loads((tmp_path / "data.json").read_text())
+    assert data["examples"] == {"train": 72, "val": 24, "test": 40}
+    assert data["example"] == {"image": [8, 8, 1], "label": [], "mask": []}
     assert "jax" in json.loads((tmp_path / "versions.json").read_text())
     assert "fc1/kernel" in (tmp_path / "parameters.txt").read_text()
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))

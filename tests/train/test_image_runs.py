@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_config
+from etils import epath
 from PIL import Image
 
 import zoo
+from zoo.checkpoint import Checkpoints
 from zoo.config import DataConfig, UserError
 from zoo.train.build import build
 
@@ -40,6 +42,17 @@ def test_a_broken_image_stops_a_run(folder):
         UserError, match=r"broken image .*04\.png: it is no image .data.skip_broken"
     ):
         zoo.fit(make_config(folder))
+
+
+def test_a_broken_image_of_the_last_evaluation_loses_no_checkpoint(folder):
+    """The last save is under way when the test split is read: the process waits for it."""
+    (folder / "train/a/04.png").unlink()
+    config = make_config(folder)
+    with pytest.raises(UserError, match=r"broken image .*01\.png: it is empty"):
+        zoo.fit(config, folder / "run")
+    checkpoints = Checkpoints(epath.Path(folder / "run" / "checkpoints"))
+    assert checkpoints.last_step() == config.train.num_steps
+    assert checkpoints.restore_part("params")
 
 
 def test_broken_images_are_told_once_and_counted(folder, capsys):

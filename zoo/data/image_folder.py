@@ -86,7 +86,8 @@ def list_splits(root: str) -> dict[str, list[Entry]]:
     """The images of a folder, by split."""
     folders, loose = look_into(root)
     if not folders and not loose:
-        raise UserError(f"{root} is empty: put a folder of images for each class into it")
+        lack = "holds no folder and no image" if os.listdir(root) else "is empty"
+        raise UserError(f"{root} {lack}: put a folder of images for each class into it")
     if loose:
         raise UserError(
             f"{os.path.join(root, loose[0])} belongs to no class: in {root} lies a folder a class"

@@ -68,7 +68,7 @@ def fit(
     if too_late:
         progress.tell(too_late)
     if folder is not None:
-        claim_workdir(folder, config, parts.dataset, progress.tell)
+        claim_workdir(folder, config, parts.dataset, parts.programs.batch_shapes, progress.tell)
     loop = Loop(parts, folder, progress)
     state = first_state(parts, loop.checkpoints, progress)
     describe(parts, folder, progress)
@@ -112,7 +112,7 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         f"{parts.config.model.name}: {count_params(params):,} parameters; "
         f"{parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
-    for note in parts.dataset.notes:
+    for note in (*parts.dataset.notes, show_example(parts)):
         progress.tell(note)
     if folder is None or jax.process_index():
         return
@@ -124,13 +124,30 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     (folder / "parameters.txt").write_text("\n".join(lines) + f"\ntotal {count_params(params):,}\n")
 
 
+def show_example(parts: Parts) -> str:
+    """What the data gives for one example, and of how many classes or tokens."""
+    fields = [
+        " x ".join([name, *map(str, x.shape[1:])]).replace(" x ", " ", 1)
+        for name, x in parts.programs.batch_shapes.items()
+        if name != "mask"
+    ]
+    counts = []
+    if parts.dataset.num_classes:
+        counts.append(f"{parts.dataset.num_classes} classes")
+    if parts.dataset.tokenizer:
+        counts.append(f"a vocabulary of {parts.dataset.tokenizer.vocab_size:,}")
+    return f"an example: {', '.join(fields)}" + (f"; {', '.join(counts)}" if counts else "")
+
+
 def finish(loop: Loop, state: State) -> Result:
     """Evaluates on the test split, draws the curves, prints the table."""
     parts, folder, step = loop.parts, loop.workdir, int(state.step)
     metrics = {}
-    if "test" in parts.dataset.splits:
-        metrics["test"] = loop.evaluate("test", step, state)
-    loop.close()
+    try:
+        if "test" in parts.dataset.splits:
+            metrics["test"] = loop.evaluate("test", step, state)
+    finally:
+        loop.close()  # the last save may still be under way
     rows = read_rows(folder) if folder is not None else loop.writers.history
     for split in ("train", "val"):
         found = [row for row in rows if row["split"] == split]

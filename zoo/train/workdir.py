@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,9 +23,15 @@ PACKAGES = (
 
 
 def claim_workdir(
-    workdir: epath.Path, config: Config, dataset: Dataset, tell: Callable[[str], None]
+    workdir: epath.Path,
+    config: Config,
+    dataset: Dataset,
+    batch: Mapping[str, Any],
+    tell: Callable[[str], None],
 ) -> None:
     """Makes the folder, or checks that it is of this config and data; then describes the run.
+
+    `batch` gives the shapes of a training batch.
 
     Raises UserError when the folder cannot be written, is of another run, or `train.num_steps`
     differs without leave.
@@ -62,7 +68,7 @@ def claim_workdir(
     if jax.process_index() == 0:
         write_json(workdir / "config.json", to_dict(config))
         write_json(workdir / "versions.json", find_versions())
-        write_json(workdir / "data.json", describe_data(dataset))
+        write_json(workdir / "data.json", describe_data(dataset, batch))
         if dataset.tokenizer:
             write_text(workdir / "tokenizer.json", dataset.tokenizer.to_json())
 
@@ -118,8 +124,8 @@ def find_versions() -> dict[str, str]:
     return {**out, "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"}
 
 
-def describe_data(dataset: Dataset) -> dict[str, Any]:
-    """What `data.json` says."""
+def describe_data(dataset: Dataset, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What `data.json` says; `example` are the shapes that the model's task gets of one."""
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -127,6 +133,8 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
         "tokenizer": dataset.tokenizer_hash,
+        "vocab_size": dataset.tokenizer and dataset.tokenizer.vocab_size,
+        "example": {name: list(x.shape[1:]) for name, x in batch.items()},
         "inferred": list(dataset.notes),
         "columns": {field: list(columns) for field, columns in dataset.columns.items()},
     }
