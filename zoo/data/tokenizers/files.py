@@ -42,8 +42,7 @@ def read_tokenizer(path: Any) -> Any:
     except UserError as error:
         raise UserError(f"data.tokenizer: {error}") from None
     except Exception as error:  # the library raises bare Exceptions
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"data.tokenizer: {path} is no tokenizer: {line}") from None
+        raise UserError(f"data.tokenizer: {path} is no tokenizer: {_first_line(error)}") from None
 
 
 def _read_any_folder(folder: epath.Path) -> Any:
@@ -90,16 +89,23 @@ def find_family(file: SentencePieceFile) -> str:
 
 
 def read_json_file(path: epath.Path) -> Any:
-    """A tokenizer.json, or the JSON of one of our own."""
-    text = path.read_text()
-    kind = json.loads(text).get("zoo")
-    if kind == "bytes":
-        return ByteTokenizer()
-    if kind == "characters":
-        return CharTokenizer(json.loads(text)["alphabet"])
-    tokenizer = JsonTokenizer(text)
-    assert tokenizer.vocab_size
-    return tokenizer
+    """A tokenizer.json, or the JSON of one of our own. Raises UserError on another file."""
+    try:
+        text = path.read_text()
+        kind = json.loads(text).get("zoo")
+        if kind == "bytes":
+            return ByteTokenizer()
+        if kind == "characters":
+            return CharTokenizer(json.loads(text)["alphabet"])
+        tokenizer = JsonTokenizer(text)
+        assert tokenizer.vocab_size
+        return tokenizer
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"{path} is no tokenizer: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def read_folder(folder: epath.Path, kind: Any) -> tuple[Any, tuple[str, ...]]:
