@@ -165,6 +165,10 @@ def test_published_data(machine, capsys, tmp_path):
     code, lines = run(capsys)
     assert code == 0
     assert ["mnist", "4", "of", "4", "files"] in lines
+    for file in PUBLISHED["cola"][1]:  # in the folder of its collection
+        (tmp_path / "glue" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "glue" / file).write_text("")
+    assert ["cola", "2", "of", "2", "files"] in run(capsys)[1]
 
 
 def test_a_check_that_breaks_is_a_finding(machine, capsys):

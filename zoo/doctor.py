@@ -162,11 +162,14 @@ def check_data() -> list[Finding]:
         return [Finding("ZOO_DATA", "not set (only recipes on published files need it)")]
     if not pathlib.Path(folder).is_dir():
         return [Finding("ZOO_DATA", folder, f"{folder} is no folder: unset ZOO_DATA or correct it")]
-    from zoo.data.published import PUBLISHED  # imports much that may be what is broken
+    # Imports much that may be what is broken.
+    from zoo.data.published import PUBLISHED, list_places
 
     findings = [Finding("ZOO_DATA", folder)]
     for name, (home, files) in PUBLISHED.items():
-        missing = [file for file in files if not _lies_in(pathlib.Path(folder), name, file)]
+        missing = [
+            file for file in files if not any(p.exists() for p in list_places(folder, name, file))
+        ]
         if not missing:
             findings.append(Finding(f"  {name}", f"{len(files)} of {len(files)} files"))
         elif len(missing) == len(files):
@@ -176,7 +179,3 @@ def check_data() -> list[Finding]:
             advice = f"missing {', '.join(missing)}, published at {home}"
             findings.append(Finding(f"  {name}", shown, advice))
     return findings
-
-
-def _lies_in(folder: pathlib.Path, name: str, file: str) -> bool:
-    return (folder / name / file).is_file() or (folder / file).is_file()

@@ -170,7 +170,7 @@ def split_articles(text: str) -> list[str]:
 
 
 def read_checked(name: str, file: str, config: DataConfig) -> bytes:
-    """Bytes of FOLDER/NAME/FILE (or FOLDER/FILE), their sha256 compared with the published one."""
+    """Bytes of a published file, their sha256 compared with the published one."""
     home, digests = PUBLISHED[name]
     origin = f"sha256 {digests[file]}, published at {home}{file if home.endswith('/') else ''}"
     folder = config.folder or os.environ.get("ZOO_DATA")
@@ -179,15 +179,21 @@ def read_checked(name: str, file: str, config: DataConfig) -> bytes:
             f"files:{name} needs {file} ({origin}): put it into a folder and name that "
             "in data.folder or ZOO_DATA"
         )
-    usual = epath.Path(folder) / FOLDERS.get(name, name) / file
-    for path in (usual, epath.Path(folder) / name / file, epath.Path(folder) / file):
+    places = list_places(folder, name, file)
+    for path in places:
         if path.exists():
             content = path.read_bytes()
             found = hashlib.sha256(content).hexdigest()
             if found != digests[file]:
                 raise UserError(f"{path} is altered: its sha256 is {found}, not {digests[file]}")
             return content
-    raise UserError(f"missing file {usual} ({origin})")
+    raise UserError(f"missing file {places[0]} ({origin})")
+
+
+def list_places(folder: str, name: str, file: str) -> list[epath.Path]:
+    """Where a file of the dataset may lie: in its usual folder, in FOLDER/NAME, in FOLDER."""
+    home = epath.Path(folder)
+    return [home / FOLDERS.get(name, name) / file, home / name / file, home / file]
 
 
 def read_idx(content: bytes) -> np.ndarray:
