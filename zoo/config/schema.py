@@ -234,8 +234,8 @@ def check_config(config: Config) -> Config:
         raise UserError(
             f"data.mixture takes the place of data.source={c.data.source!r}: set one of the two"
         )
-    if c.data.fold and not 0 <= c.data.fold[0] < c.data.fold[1]:
-        raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n")
+    if c.data.fold and not (0 <= c.data.fold[0] < c.data.fold[1] >= 2):
+        raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n, n at least 2")
     _check_buckets(config)
     if c.optim.warmup_steps > c.train.num_steps:
         raise UserError(
