@@ -289,6 +289,36 @@ def test_mistakes(tmp_path, file, content, changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["npz", "csv.gz", "parquet"])
+def test_a_file_damaged_inside(tmp_path, kind):
+    """Names and sizes can be read, and then the packed bytes are not what they were."""
+    path, numbers = tmp_path / f"train.{kind}", np.random.default_rng(0).normal(size=500)
+    if kind == "npz":
+        np.savez_compressed(path, features=numbers[:, None], label=np.arange(500) % 2)
+    elif kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [{"a": float(x), "label": "even"} for x in np.repeat(numbers[:9], 90)]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_bytes(gzip.compress("\n".join(["a", *map(str, numbers)]).encode()))
+    damaged = bytearray(path.read_bytes())
+    for place in range(60, 200, 3):
+        damaged[place] ^= 0x55
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=f"cannot read .*train.{kind}.*: ") as error:
+        open_raw(DataConfig(f"{kind.removesuffix('.gz')}:{tmp_path}"))
+    assert "\n" not in str(error.value)
+
+
+def test_one_array_is_no_archive(tmp_path):
+    with (tmp_path / "train.npz").open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    with pytest.raises(UserError, match=r"train.npz: it is no \.npz, a zip file of named arrays"):
+        open_raw(DataConfig(f"npz:{tmp_path}"))
+
+
 def test_a_label_that_training_never_saw(tmp_path):
     (tmp_path / "train.csv").write_text(GOOD)
     (tmp_path / "test.csv").write_text("text,label\na,x\nb,z\n")
