@@ -173,6 +173,8 @@ def test_images_by_path_and_as_bytes(tmp_path):
     write(tmp_path, "csv", [*rows, {"file": "pictures/7.png", "label": "a"}])
     last = take_all(open_raw(DataConfig(f"csv:{tmp_path}")).splits["train"])["image"][2]
     assert isinstance(last, FileNotFoundError)  # a broken image, when its turn comes
+    assert str(last.strerror).endswith(": No such file or directory")
+    assert str(tmp_path) in last.strerror  # the line of the table is its name, so the file is told
     for values in (contents, [{"bytes": c, "path": None} for c in contents]):
         write(tmp_path, "parquet", [{"image": v, "label": "a"} for v in values])
         source = open_raw(DataConfig(f"parquet:{tmp_path}")).splits["train"]
