@@ -96,6 +96,7 @@ def test_wrong_keys_and_types(path, text, message):
         ({"optim.warmup_steps": "2000"}, "warmup_steps=2000 is more than"),
         ({"parallel.fsdp": "-1"}, "only one axis may be -1"),
         ({"data.fold": "5,5"}, "0 <= i < n"),
+        ({"data.fold": "0,1"}, "n at least 2"),
         ({"log.profile_steps": "5,3"}, "0 <= a < b"),
         ({"checkpoint.best_metric": "val/accuracy"}, "train.eval_every_steps"),
         ({"optim.ema_decay": "1.5"}, "ema_decay"),

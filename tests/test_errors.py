@@ -38,6 +38,10 @@ def attempt(capsys, *words):
             "fsdp=3, tensor=1 does not fit 1 device ",
         ),
         (["--config", QUICK, "--config.optim.num_microbatches=3"], "not divisible"),
+        (
+            ["--config", QUICK, "--config.data.eval_transform=normalise"],
+            "data.eval_transform: no operation 'normalise' (did you mean 'normalize'?)",
+        ),
         (["--config", QUICK, "--config.task.name=regression"], "has 10 classes"),
         (["--config", QUICK, "--config.train.eval_every_steps=2"], "set data.validation_fraction"),
         (["--config", QUICK, "--config.init_from=/nowhere"], "is no workdir of a run"),

@@ -107,7 +107,7 @@ show   fields, counts, labels, lengths and ranges; the training batch of a step,
 check  reads every example: broken files, labels, empty texts, numbers that are none,
        duplicates inside and between splits; against OTHER, other fields and drift
 
-SOURCE, OTHER: what data.source takes, or a recipe:
+SOURCE, OTHER: what data.source takes, or a recipe (no SOURCE with --data.mixture):
   zoo data show configs/vit_digits.py --step=100
   zoo data check embedded:wine --data.validation_fraction=0.1 --json=wine.json
 
@@ -210,6 +210,8 @@ def data(argv: Sequence[str]) -> int:
     what, *words = argv
     if what not in flags_of:
         raise UserError(f"no verb 'zoo data {what}'{nearest(what, flags_of)}")
+    if any(word.startswith("--data.mixture=") for word in words) and words[0].startswith("--"):
+        words = ["", *words]  # the mixture is the source
     if not words or words[0].startswith("--"):
         raise UserError(f"zoo data {what} SOURCE: the source is missing (see --help)")
     flags = parse_command(words[1:], flags_of[what], "data")

@@ -151,6 +151,7 @@ def test_a_mixture_on_the_command_line():
     assert list(twin.mixture) == ["synthetic:text:a/*.txt", "synthetic:embedded:stdlib"]
     with pytest.raises(UserError, match=r"data.mixture takes the place of data.source='files:x'"):
         check_config(set_values(config, {"data.source": "files:x"}))
+    check_config(set_values(config, {"data.source": ""}))  # of a recipe, taken back
 
 
 def test_texts_of_a_mixture_share_a_tokenizer_and_are_read_by_weight(tmp_path):

@@ -155,7 +155,9 @@ def test_the_fingerprint_sees_one_changed_number():
     ("source", "message"),
     [
         ("embedded:digit", "did you mean 'digits'"),
-        ("embeded:digits", "cannot import 'embeded'"),
+        ("embeded:digits", r"cannot import 'embeded': .* \(did you mean 'embedded:digits'\?\)$"),
+        ("no_module:digits", "cannot import 'no_module': No module named 'no_module'$"),
+        ("some/rows.csv", r"unknown \(did you mean 'csv:some/rows.csv'\?\)"),
         ("digits", "data.source='digits' is unknown"),
         ("files:mnits", "did you mean 'mnist'"),
         ("synthetic:embedded:what", "no synthetic twin"),

@@ -162,6 +162,7 @@ def test_parts_held_out(fractions):
         ({"val_split": "test"}, None),
         ({"test_fraction": 0.2}, "has a 'test' split of its own"),
         ({"test_fraction": 0.2, "fold": (0, 3)}, "set one"),
+        ({"fold": (0, 10)}, r"data.fold=\(0, 10\): numbers has 9 examples of the largest class"),
         ({"validation_fraction": 0.01}, "cannot hold out 0.01 of 20 examples"),
     ],
 )

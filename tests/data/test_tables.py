@@ -173,6 +173,8 @@ def test_images_by_path_and_as_bytes(tmp_path):
     write(tmp_path, "csv", [*rows, {"file": "pictures/7.png", "label": "a"}])
     last = take_all(open_raw(DataConfig(f"csv:{tmp_path}")).splits["train"])["image"][2]
     assert isinstance(last, FileNotFoundError)  # a broken image, when its turn comes
+    assert str(last.strerror).endswith(": No such file or directory")
+    assert str(tmp_path) in last.strerror  # the line of the table is its name, so the file is told
     for values in (contents, [{"bytes": c, "path": None} for c in contents]):
         write(tmp_path, "parquet", [{"image": v, "label": "a"} for v in values])
         source = open_raw(DataConfig(f"parquet:{tmp_path}")).splits["train"]
@@ -287,6 +289,36 @@ def test_mistakes(tmp_path, file, content, changes, message):
         open_raw(DataConfig(f"{kind}:{tmp_path}", **changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv.gz", "parquet"])
+def test_a_file_damaged_inside(tmp_path, kind):
+    """Names and sizes can be read, and then the packed bytes are not what they were."""
+    path, numbers = tmp_path / f"train.{kind}", np.random.default_rng(0).normal(size=500)
+    if kind == "npz":
+        np.savez_compressed(path, features=numbers[:, None], label=np.arange(500) % 2)
+    elif kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [{"a": float(x), "label": "even"} for x in np.repeat(numbers[:9], 90)]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_bytes(gzip.compress("\n".join(["a", *map(str, numbers)]).encode()))
+    damaged = bytearray(path.read_bytes())
+    for place in range(60, 200, 3):
+        damaged[place] ^= 0x55
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=f"cannot read .*train.{kind}.*: ") as error:
+        open_raw(DataConfig(f"{kind.removesuffix('.gz')}:{tmp_path}"))
+    assert "\n" not in str(error.value)
+
+
+def test_one_array_is_no_archive(tmp_path):
+    with (tmp_path / "train.npz").open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    with pytest.raises(UserError, match=r"train.npz: it is no \.npz, a zip file of named arrays"):
+        open_raw(DataConfig(f"npz:{tmp_path}"))
 
 
 def test_a_label_that_training_never_saw(tmp_path):

@@ -87,6 +87,29 @@ def test_a_dataset_that_needs_tensorflow_says_so(tmp_path):
         tfds_source.prepare(NeedsTensorFlow, epath.Path(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("cause", "message"),
+    [
+        (ModuleNotFoundError("No module named 'tensorflow'"), "needs TensorFlow: pip install"),
+        (OSError("not a gzip file"), "tfds:needs cannot be prepared: .*x.gz.*not a gzip file"),
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked(tmp_path, cause, message):
+    from etils import epath
+    from tensorflow_datasets.core.download.extractor import ExtractError
+
+    class Unpacks:
+        name = "needs"
+        is_prepared = staticmethod(lambda: False)
+
+        def download_and_prepare(self, **_):
+            raise ExtractError(f"Error while extracting x.gz: {cause}") from cause
+
+    with pytest.raises(UserError, match=message) as error:
+        tfds_source.prepare(Unpacks, epath.Path(tmp_path))
+    assert "\n" not in str(error.value)
+
+
 def _named(name):
     return tfds.core.BuilderConfig(name=name)
 

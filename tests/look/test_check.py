@@ -215,7 +215,7 @@ def test_parts_of_one_text_are_read_once():
     """Parts that are cut by their tokens are both the whole text, and no duplicates."""
     from zoo.data import ArraySource, Dataset
     from zoo.data.documents import Corpus
-    from zoo.look.read import whole_splits
+    from zoo.look.read import describe_sizes, whole_splits
 
     text = Corpus(ArraySource({"text": np.array(["a", "b"], object)}))
     kept, test = text.hold_out(0.2)
@@ -224,6 +224,7 @@ def test_parts_of_one_text_are_read_once():
     splits = {"train": train, "val": val, "test": test, "extra": other}
     dataset = Dataset("text", splits, fingerprint="x")
     assert list(whole_splits(dataset)) == ["train", "extra"]
+    assert describe_sizes(dataset) == "2 train and val and test (parts of one text), 1 extra"
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "wordpiece:80"])

@@ -50,6 +50,16 @@ def test_a_recipe(capsys, tmp_path, monkeypatch):
         np.testing.assert_array_equal(values, wanted[name][0])
 
 
+def test_a_mixture_is_a_source(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "xy":
+        (tmp_path / f"{name}.csv").write_text("a,label\n1,no\n2,yes\n")
+    out = show(capsys, "--data.mixture={'csv:x.csv': 2, 'csv:y.csv': 1}")
+    assert out.startswith("2 x csv:x.csv + 1 x csv:y.csv: 4 train; 2 classes\n")
+    assert main(["data", "show", "--data.mixture={}"]) == 2
+    assert "data.mixture is empty: name a SOURCE" in capsys.readouterr().err
+
+
 def test_the_picture(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(picture, "MOST_IMAGES", 16)

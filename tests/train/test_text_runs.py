@@ -80,6 +80,21 @@ def test_another_tokenizer_is_refused_early(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("tokenizer", "transform", "packing"),
+    [
+        ("wordpiece:300", "mask_tokens(0.15)", False),
+        ("wordpiece:300", "mask_tokens(0.15)", True),
+        ("unigram:300+20", "corrupt_spans(0.15, 3)", False),
+    ],
+)
+def test_hidden_tokens_are_not_for_the_next_one(tmp_path, tokenizer, transform, packing):
+    config = text_config(tmp_path, tokenizer)
+    data = dataclasses.replace(config.data, transform=transform, packing=packing)
+    with pytest.raises(UserError, match=r"predicts the next token, and data.transform='.*' hides"):
+        build(dataclasses.replace(config, data=data))
+
+
+@pytest.mark.parametrize(
     ("groups", "message"),
     [
         ({"model": ModelConfig("mlp")}, "model 'mlp' takes no text"),

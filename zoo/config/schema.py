@@ -230,12 +230,13 @@ def check_config(config: Config) -> Config:
             f"data.test_fraction={c.data.test_fraction} must be at least 0 and, with "
             "data.validation_fraction, below 1"
         )
-    if c.data.mixture and c.data.source != DataConfig().source:
+    if c.data.mixture and c.data.source not in ("", DataConfig().source):
         raise UserError(
-            f"data.mixture takes the place of data.source={c.data.source!r}: set one of the two"
+            f"data.mixture takes the place of data.source={c.data.source!r}: set one of the two "
+            "(data.source='' is none)"
         )
-    if c.data.fold and not 0 <= c.data.fold[0] < c.data.fold[1]:
-        raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n")
+    if c.data.fold and not (0 <= c.data.fold[0] < c.data.fold[1] >= 2):
+        raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n, n at least 2")
     _check_buckets(config)
     if c.optim.warmup_steps > c.train.num_steps:
         raise UserError(

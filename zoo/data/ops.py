@@ -140,7 +140,10 @@ def parse_ops(text: str, dataset: Dataset, key: str = "data.transform") -> tuple
 
 def _make_op(part: str, key: str) -> Op:
     name, arguments, keywords = _parse_call(part, key)
-    made = OPS.get(name)
+    try:
+        made = OPS.get(name)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
     try:
         given = inspect.signature(made).bind(*arguments, **keywords).arguments
     except TypeError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -247,9 +248,12 @@ def open_raw(config: DataConfig) -> Dataset:
     if kind in openers:
         dataset = openers[kind](name, config)
     elif name:
-        dataset = import_attribute(config.source, "data.source")(config)
+        dataset = _import_opener(config.source, openers)(config)
     else:
-        raise UserError(f"data.source={config.source!r} is unknown{nearest(kind, openers)}")
+        ending = kind.rpartition(".")[2]
+        meant = f" (did you mean '{ending}:{kind}'?)" if ending in set(openers) - {kind} else None
+        meant = meant or nearest(kind, openers)
+        raise UserError(f"data.source={config.source!r} is unknown{meant}")
     if config.columns and kind not in WITH_COLUMNS:
         raise UserError(
             f"data.columns is for tables ({', '.join(WITH_COLUMNS)}), not {config.source!r}"
@@ -258,6 +262,18 @@ def open_raw(config: DataConfig) -> Dataset:
         config = fit_twin(dataset, config)
     tests = ("test", "validation") if kind == "tfds" else ("test",)
     return resplit(choose_splits(dataset, config, tests), config)
+
+
+def _import_opener(source: str, kinds: Iterable[str]) -> Callable[[DataConfig], Dataset]:
+    """The user's own function, 'my_module:function'. Raises UserError, with the kind of source
+    that may have been meant."""
+    try:
+        return import_attribute(source, "data.source")
+    except UserError as error:
+        kind, _, name = source.partition(":")
+        close = difflib.get_close_matches(kind, kinds, n=1, cutoff=0.7)
+        meant = f" (did you mean '{close[0]}:{name}'?)" if close else ""
+        raise UserError(f"{error}{meant}") from None
 
 
 WITH_COLUMNS = ("csv", "tsv", "jsonl", "parquet", "npz", "hf", "tfds")

@@ -225,15 +225,26 @@ def resplit(dataset: Dataset, config: DataConfig) -> Dataset:
 
 
 def _fold(dataset: Dataset, index: int, num_folds: int) -> Dataset:
-    """Part `index` of all examples becomes the test split, shuffled by seed 0."""
+    """Part `index` of all examples becomes the test split, shuffled by seed 0.
+
+    Raises UserError on more parts than there are examples, of the largest class where there are
+    classes.
+    """
     from sklearn.model_selection import KFold, StratifiedKFold
 
     every = ConcatenatedSource(tuple(dataset.splits.values()))
     labels = every.labels()
-    single = dataset.num_classes and labels is not None and labels.ndim == 1
-    folds = (StratifiedKFold if single else KFold)(num_folds, shuffle=True, random_state=0)
+    if not dataset.num_classes or (labels is not None and labels.ndim > 1):
+        labels = None  # no classes to stratify by, or several an example
+    most = len(every) if labels is None else int(np.bincount(labels).max())
+    if num_folds > most:
+        what = "examples" if labels is None else "examples of the largest class"
+        raise UserError(
+            f"data.fold={index, num_folds}: {dataset.name} has {most} {what}, too few for n parts"
+        )
+    folds = (KFold if labels is None else StratifiedKFold)(num_folds, shuffle=True, random_state=0)
     rows = np.zeros((len(every), 1))
-    train, test = list(folds.split(rows, labels if single else None))[index]
+    train, test = list(folds.split(rows, labels))[index]
     splits: dict[str, Source] = {
         "train": SubsetSource(every, train),
         "test": SubsetSource(every, test),

@@ -156,6 +156,7 @@ def prepare(
     """
     import filelock
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.extractor import ExtractError
 
     builder = make_builder()
     if builder.is_prepared():
@@ -169,7 +170,10 @@ def prepare(
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
-        except ImportError as error:
+        except (ImportError, ExtractError) as error:
+            if isinstance(error, ExtractError) and not isinstance(error.__cause__, ImportError):
+                line = str(error).splitlines()[0][:300]
+                raise UserError(f"tfds:{builder.name} cannot be prepared: {line}") from None
             missing = "TensorFlow" if "tensorflow" in str(error).lower() else str(error)
             raise UserError(
                 f"tfds:{builder.name} is not prepared in {cache}, and preparing it needs "

@@ -146,21 +146,31 @@ def name_example(source: Source, split: str, index: int) -> str:
 def whole_splits(dataset: Dataset) -> dict[str, Source]:
     """The splits, each text once: parts that are held out of one by its tokens are the whole of it
     while it is text."""
-    out: dict[str, Source] = {}
-    seen: list[Any] = []
+    return {group[0]: dataset.splits[group[0]] for group in group_splits(dataset)}
+
+
+def group_splits(dataset: Dataset) -> list[list[str]]:
+    """The names of the splits; those that are parts of one text, cut by its tokens, together."""
+    groups: list[tuple[Any, list[str]]] = []
     for split, source in dataset.splits.items():
         whole: Any = source
         while isinstance(whole, CorpusPart):
             whole = whole.documents
-        if whole is source or not any(whole is other for other in seen):
-            out[split] = source
-        seen.append(whole)
-    return out
+        same = [group for other, group in groups if other is whole and whole is not source]
+        if same:
+            same[0].append(split)
+        else:
+            groups.append((whole, [split]))
+    return [group for _, group in groups]
 
 
 def describe_sizes(dataset: Dataset) -> str:
-    """'1,437 train, 360 test'."""
-    return ", ".join(f"{len(source):,} {split}" for split, source in dataset.splits.items())
+    """'1,437 train, 360 test'; '24 train and test (parts of one text)'."""
+    sizes = []
+    for group in group_splits(dataset):
+        parts = " (parts of one text)" if len(group) > 1 else ""
+        sizes.append(f"{len(dataset.splits[group[0]]):,} {' and '.join(group)}{parts}")
+    return ", ".join(sizes)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from zoo.config import Config, UserError, load_recipe, set_values
+from zoo.config import Config, DataConfig, UserError, load_recipe, set_values
 from zoo.config.schema import check_config
 
 # 'configs/x.py:quick' is a recipe, 'text:src/*.py' is none.
@@ -14,7 +14,8 @@ RECIPE = re.compile(r"[^:]+\.py(:.*)?")
 
 
 def make_source_config(spec: str, values: Mapping[str, str], like: Config | None = None) -> Config:
-    """The config of a recipe FILE[:OPTIONS], or the default one with `spec` as its `data.source`.
+    """The config of a recipe FILE[:OPTIONS], or the default one with `spec` as its `data.source`
+    ('' where `values` have a mixture).
 
     `values` are set last ('data.length' -> '64'). With `like`, what is no recipe takes its other
     keys from there. Raises UserError as `zoo.config` does.
@@ -25,9 +26,13 @@ def make_source_config(spec: str, values: Mapping[str, str], like: Config | None
         raise UserError(f"--data.source={values['data.source']!r} and {spec!r}: name one source")
     else:
         base = like or Config()
-        data = dataclasses.replace(base.data, source=spec, mixture={})
+        source = spec or DataConfig().source
+        data = dataclasses.replace(base.data, source=source, mixture={})
         config = dataclasses.replace(base, data=data)
-    return check_config(set_values(config, values))
+    config = check_config(set_values(config, values))
+    if not spec and not config.data.mixture:
+        raise UserError("data.mixture is empty: name a SOURCE, or what to mix")
+    return config
 
 
 def is_recipe(spec: str) -> bool:

@@ -81,6 +81,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     )
     try_images(config, dataset, ops, eval_ops)
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
+    _check_hidden_tokens(config, dataset, batch)
     model = build_model(config, dataset, batch, choose_attend(mesh.devices.flat[0].platform))
     task = make_task(config.task, {"model": model}, dataset)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
@@ -98,6 +99,17 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         schedule,
         Programs(config, task, optimizer, mesh, batch, shorter),
     )
+
+
+def _check_hidden_tokens(config: Config, dataset: Dataset, batch: dict[str, Any]) -> None:
+    """Raises UserError where the next token is to be predicted in rows that `mask_tokens` or
+    `corrupt_spans` made."""
+    made = batch.keys() - dataset.shapes.keys()
+    if config.task.name == "causal_lm" and made & {"targets", "target"}:
+        raise UserError(
+            f"task.name='causal_lm' predicts the next token, and data.transform="
+            f"{config.data.transform!r} hides tokens: leave that out, or name a task of your own"
+        )
 
 
 def _batch_key(config: Config) -> str:

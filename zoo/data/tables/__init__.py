@@ -17,6 +17,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,7 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
                         f"{path}:{number}: not UTF-8 (byte 0x{raw[error.start]:02x} at place "
                         f"{error.start + 1}){before}: convert the file"
                     ) from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
 
 
@@ -306,7 +307,13 @@ class _ParquetColumns(Mapping[str, Any]):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        parts = [pq.read_table(path, columns=[name]).column(name) for path in self.paths]
+        parts = []
+        for path in self.paths:
+            try:
+                parts.append(pq.read_table(path, columns=[name]).column(name))
+            except (OSError, ValueError) as error:  # Arrow's own are both
+                line = str(error).splitlines()[0]
+                raise UserError(f"cannot read {path}, column {name!r}: {line}") from None
         try:
             return pa.chunked_array([chunk for part in parts for chunk in part.chunks] or parts[0])
         except (pa.ArrowInvalid, TypeError):
@@ -336,9 +343,14 @@ def _read_parquet(paths: list[str]) -> Table:
 
 def _read_npz(path: str) -> Table:
     try:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"cannot read {path}: it is no .npz, a zip file of named arrays")
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            for name, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    raise UserError(f"{path}: {name!r} is no array")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
     if not arrays:
         raise UserError(f"{path} is empty")

@@ -77,9 +77,14 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """Bytes, or the OSError of a file that cannot be read: it is a broken image."""
+        """Bytes, or the OSError of a file that cannot be read: it is a broken image, and as the
+        table's line is its name, the error names the file."""
         paths = [os.path.join(self.folder, path) for path in self.paths[indices]]
-        return read_many(paths)
+        contents = read_many(paths)
+        for row, error in enumerate(contents):
+            if isinstance(error, OSError):
+                contents[row] = type(error)(error.errno, f"{paths[row]}: {error.strerror}")
+        return contents
 
 
 def make_dataset(
@@ -247,9 +252,7 @@ def read_images(table: Table, column: str) -> Any:
     files = ImageFiles(paths, folder)
     first = files[np.arange(1)][0]  # a wrong folder is found now
     if isinstance(first, OSError):
-        raise UserError(
-            f"{table.origin.name(0)}: cannot read image {first.filename}: {first.strerror}"
-        )
+        raise UserError(f"{table.origin.name(0)}: cannot read image {first.strerror}")
     return files
 
 
