@@ -154,6 +154,26 @@ def test_the_order_of_findings_and_blocks_does_not_matter(monkeypatch):
     assert check_source(config).findings == whole
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "line"),
+    [
+        ("a,label\n1,x\nnan,y\n", None, "train.csv:3: column 'a' "),
+        ("a,label\n1,x\n2,y\n", "a,label\n1,z\n", "test.csv:2: label 'z' was never seen"),
+        ("a,label\n1,x\n2,y,3\n", None, "train.csv:3: 3 values, the header has 2"),
+    ],
+)
+def test_what_a_reader_refuses_is_a_finding(tmp_path, capsys, train, test, line):
+    (tmp_path / "train.csv").write_text(train)
+    if test:
+        (tmp_path / "test.csv").write_text(test)
+    words = ["data", "check", f"csv:{tmp_path}", f"--json={tmp_path}/report.json"]
+    assert main(words) == 3
+    assert f"x refused: {tmp_path}/{line}" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert not report["clean"]
+    assert line in report["refused"]
+
+
 def test_recipes_and_keys():
     config = make_source_config("configs/vit_digits.py:quick", {"data.length": "9"})
     assert config.data == DataConfig(

@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class DataError(UserError):
+    """A mistake that lies in the data, not in the command: what `zoo data check` looks for."""
+
+
 def nearest(word: str, choices: Iterable[str], what: str = "did you mean") -> str:
     """Returns ' (did you mean ...?)' for the closest choice, or lists the choices when none is."""
     choices = list(choices)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.config import DataConfig, UserError
+from zoo.config import DataConfig, DataError, UserError
 from zoo.data.published import PUBLISHED, read_checked
 from zoo.data.sources import ArraySource, Dataset, Examples, Source, name_example, text_array
 
@@ -70,7 +70,7 @@ def read_text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason}") from None
+        raise DataError(f"{path} is not UTF-8 text: {error.reason}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.config import DataConfig, UserError, nearest
+from zoo.config import DataConfig, DataError, UserError, nearest
 from zoo.data.apply import run_rows
 from zoo.data.sources import Dataset, Examples, Source
 
@@ -170,7 +170,7 @@ def make_dataset(name: str, root: str, splits: dict[str, list[Entry]]) -> Datase
         entries = splits[split]
         strange = next((entry for entry in entries if entry[1] not in numbers), None)
         if strange:
-            raise UserError(
+            raise DataError(
                 f"{os.path.join(root, strange[0])} in split {split!r} has class {strange[1]!r}, "
                 f"which 'train' never shows{nearest(strange[1], classes)}"
             )

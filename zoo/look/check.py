@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.config import Config, UserError
+from zoo.config import Config, DataError, UserError
 from zoo.data import Dataset
 from zoo.data.sources import open_raw
 from zoo.data.text import find_begin, learn_tokenizer
@@ -26,7 +26,7 @@ from zoo.look.findings import (
 )
 from zoo.look.profile import CountTokens, Profile, count_with
 from zoo.look.read import progress_bar, read_blocks, whole_splits
-from zoo.look.report import Against, Report, report_lines, write_json
+from zoo.look.report import Against, Report, report_lines, write_json, write_refusal
 from zoo.look.source import make_source_config
 
 
@@ -36,14 +36,21 @@ def print_check(
     """Prints what is wrong with a source, and where it differs from another one; returns 0 when
     that is nothing. The whole report goes into the file `json`.
 
-    Raises UserError on a mistake in the words or a source that cannot be opened.
+    A source whose reader refuses what it holds has one finding, where the reader stopped. Raises
+    UserError on a mistake in the words or a source that is not there.
     """
     path = None if json is None else Path(json)
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise UserError(f"--json={json!r} is no place for a file")
     config = make_source_config(spec, values)
     other = None if against is None else make_source_config(against, values, like=config)
-    report = check_source(config, other)
+    try:
+        report = check_source(config, other)
+    except DataError as error:
+        print(f"x refused: {error}\n\nreading ended there: mend it and check again")
+        if path is not None:
+            write_refusal(spec, str(error), path)
+        return 1
     if path is not None:
         write_json(report, path)
     print("\n".join(report_lines(report)))

@@ -25,6 +25,9 @@ The JSON; numbers that are not finite are null:
                      "effect": x, "sizes": [n, n], "means": [x, x] | null,
                      "deviations": [x, x] | null, "drifted": bool}]}
 }
+
+A source whose reader refuses what it holds: {"version": 1, "source": name, "clean": false,
+"refused": text}.
 """
 
 from __future__ import annotations
@@ -141,8 +144,17 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 def write_json(report: Report, path: Path) -> None:
     """Raises UserError when the file cannot be written."""
+    _write(to_json(report), path)
+
+
+def write_refusal(source: str, line: str, path: Path) -> None:
+    """The report on a source whose reader stopped. Raises UserError as `write_json`."""
+    _write({"version": VERSION, "source": source, "clean": False, "refused": line}, path)
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
     try:
-        path.write_text(json.dumps(to_json(report), indent=1, allow_nan=False) + "\n")
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 

@@ -7,29 +7,30 @@ column `split`), or a folder whose files are named by split (`train.csv`, `dev.c
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
 import glob
-import gzip
 import hashlib
-import json
 import os
 import re
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.config import DataConfig, UserError, nearest
+from zoo.config import DataConfig, DataError, UserError, nearest
 from zoo.data.sources import Dataset
 from zoo.data.splits import VALIDATION_NAMES, choose_names
 from zoo.data.tables.cells import Origin, Table, to_list
 from zoo.data.tables.columns import make_dataset
+from zoo.data.tables.readers import (
+    measure_arrays,
+    read_csv,
+    read_jsonl,
+    read_npz,
+    read_parquet,
+    read_tsv,
+)
 
 _SHARD = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00002
 WHOLE = 2**30  # a file of more bytes is known by its size, its beginning and its end
@@ -69,7 +70,7 @@ def open_tables(kind: str, name: str, config: DataConfig) -> Dataset:
     files = find_files(kind, name)
     if list(files) == ["train"]:
         if kind == "npz":
-            tables = split_arrays([_read_npz(path) for path in files["train"]])
+            tables = split_arrays([read_npz(path) for path in files["train"]])
         else:
             tables = split_rows(read_files(kind, files["train"]), config.columns)
         chosen = choose_names(config, tables, f"{kind}:{name}")
@@ -137,11 +138,11 @@ def hash_file(path: str) -> str:
 def read_files(kind: str, paths: list[str]) -> Table:
     """All files of a split as one table; they must have the same columns."""
     if kind == "parquet":
-        return _read_parquet(paths)
+        return read_parquet(paths)
     if kind == "npz":
-        parts = [_measure(_read_npz(path)) for path in paths]
+        parts = [measure_arrays(read_npz(path)) for path in paths]
     else:
-        read = {"csv": _read_csv, "tsv": _read_tsv, "jsonl": _read_jsonl}[kind]
+        read = {"csv": read_csv, "tsv": read_tsv, "jsonl": read_jsonl}[kind]
         parts = [read(path) for path in paths]
     return join_tables(parts)
 
@@ -153,7 +154,7 @@ def join_tables(tables: list[Table]) -> Table:
         for a, b in ((first, table), (table, first)):
             for column in a.columns:
                 if column not in b.columns:
-                    raise UserError(
+                    raise DataError(
                         f"{b.origin.paths[0]} has no column {column!r}, which "
                         f"{a.origin.paths[0]} has{nearest(column, b.columns)}"
                     )
@@ -177,186 +178,6 @@ def join_tables(tables: list[Table]) -> Table:
     )
 
 
-def read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """(number, text) of the lines of a UTF-8 file, a byte order mark left out.
-
-    Raises UserError, with the line, on another encoding or a broken archive.
-    """
-    try:
-        with open_binary(path) as stream:
-            for number, raw in enumerate(stream, 1):
-                if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise UserError(f"{path}:1: not UTF-8 but UTF-16: convert the file")
-                if number == 1:
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")
-                try:
-                    yield number, raw.decode()
-                except UnicodeDecodeError as error:
-                    before = ", the lines before it are" if number > 1 else ""
-                    raise UserError(
-                        f"{path}:{number}: not UTF-8 (byte 0x{raw[error.start]:02x} at place "
-                        f"{error.start + 1}){before}: convert the file"
-                    ) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-
-
-def open_binary(path: str) -> Any:
-    """A file of bytes, unpacked where it is a .gz."""
-    return gzip.open(path) if path.endswith(".gz") else open(path, "rb")
-
-
-def _read_csv(path: str) -> Table:
-    header = next((text for _, text in read_lines(path)), "")
-    found = {d: header.count(d) for d in ",;\t|"}
-    delimiter = "," if found[","] or not any(found.values()) else max(found, key=found.__getitem__)
-    return _read_rows(path, delimiter, csv.QUOTE_MINIMAL)
-
-
-def _read_tsv(path: str) -> Table:
-    return _read_rows(path, "\t", csv.QUOTE_NONE)
-
-
-def _read_rows(path: str, delimiter: str, quoting: Any) -> Table:
-    """Columns of strings under a header."""
-    with _long_fields():
-        texts = (text for _, text in read_lines(path))
-        reader = csv.reader(texts, delimiter=delimiter, quoting=quoting, strict=True)
-        try:
-            header = next(reader, [])
-            _check_header(path, header)
-            rows, lines = [], []
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise UserError(
-                        f"{path}:{reader.line_num}: {len(row)} values, the header has {len(header)}"
-                    )
-                rows.append(row)
-                lines.append(reader.line_num)
-        except csv.Error as error:
-            raise UserError(f"{path}:{reader.line_num}: {error}") from None
-    columns = list(zip(*rows, strict=True)) or [()] * len(header)
-    origin = Origin((path,), np.array([0, len(rows)]), np.array(lines, np.int64))
-    names = [name.strip() for name in header]
-    return Table({n: list(c) for n, c in zip(names, columns, strict=True)}, origin)
-
-
-@contextlib.contextmanager
-def _long_fields() -> Iterator[None]:
-    """A document may be one value of a table."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _check_header(path: str, header: list[str]) -> None:
-    """Raises UserError when the first line is missing, names a column twice, or is numbers."""
-    if not any(header):
-        raise UserError(f"{path} is empty")
-    names = [name.strip() for name in header]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise UserError(f"{path}:1: the header names column {twice[0]!r} twice")
-    numbers = [re.fullmatch(r"-?\d+(\.\d+)?([eE]-?\d+)?", n) for n in names]
-    if all(numbers):
-        raise UserError(f"{path}:1: no header: the first line is numbers, not names of columns")
-
-
-def _read_jsonl(path: str) -> Table:
-    rows, lines = [], []
-    for number, text in read_lines(path):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: bad JSON: {error}") from None
-        if not isinstance(row, dict):
-            kind = type(row).__name__
-            raise UserError(f"{path}:{number}: a JSON {kind}, not an object: one a line is needed")
-        rows.append(row)
-        lines.append(number)
-    if not rows:
-        raise UserError(f"{path} is empty")
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
-    return Table(columns, Origin((path,), np.array([0, len(rows)]), np.array(lines, np.int64)))
-
-
-@dataclass(frozen=True)
-class _ParquetColumns(Mapping[str, Any]):
-    """The columns of some Parquet files, each read when it is asked for."""
-
-    paths: tuple[str, ...]
-    names: tuple[str, ...]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.names  # without reading it
-
-    def __getitem__(self, name: str) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        parts = []
-        for path in self.paths:
-            try:
-                parts.append(pq.read_table(path, columns=[name]).column(name))
-            except (OSError, ValueError) as error:  # Arrow's own are both
-                line = str(error).splitlines()[0]
-                raise UserError(f"cannot read {path}, column {name!r}: {line}") from None
-        try:
-            return pa.chunked_array([chunk for part in parts for chunk in part.chunks] or parts[0])
-        except (pa.ArrowInvalid, TypeError):
-            kinds = [f"{p}: {c.type}" for p, c in zip(self.paths, parts, strict=True)]
-            raise UserError(f"column {name!r} differs in type: {', '.join(kinds[:3])}") from None
-
-
-def _read_parquet(paths: list[str]) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sizes, names = [0], None
-    for path in paths:
-        try:
-            head = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
-        with head:
-            found = tuple(head.schema_arrow.names)
-            names = found if names is None else names
-            for column in set(names) ^ set(found):
-                raise UserError(f"{paths[0]} and {path} differ in column {column!r}")
-            sizes.append(head.metadata.num_rows)
-    columns = _ParquetColumns(tuple(paths), names or ())
-    return Table(columns, Origin(tuple(paths), np.cumsum(sizes), None))
-
-
-def _read_npz(path: str) -> Table:
-    try:
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"cannot read {path}: it is no .npz, a zip file of named arrays")
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-            for name, array in arrays.items():
-                if not isinstance(array, np.ndarray):
-                    raise UserError(f"{path}: {name!r} is no array")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
-    if not arrays:
-        raise UserError(f"{path} is empty")
-    return Table(arrays, Origin((path,), np.array([0, 0]), None))
-
-
 def split_rows(table: Table, columns: Mapping[str, Any]) -> dict[str, Table]:
     """The rows of each split that a column `split` names, unless `columns` makes that a field.
 
@@ -369,7 +190,7 @@ def split_rows(table: Table, columns: Mapping[str, Any]) -> dict[str, Table]:
     rows: dict[str, list[int]] = {}
     for row, word in enumerate(words):
         if word not in known:
-            raise UserError(
+            raise DataError(
                 f"{table.origin.name(row)}: column 'split' says {word!r}"
                 f"{nearest(str(word), known)}; if it is no split, set data.columns"
             )
@@ -389,17 +210,8 @@ def split_arrays(tables: list[Table]) -> dict[str, Table]:
     names = list(tables[0].columns)
     pairs = {name: name.rpartition("_") for name in names}
     if len(tables) > 1 or not all(p[0] and p[2] in endings for p in pairs.values()):
-        return {"train": join_tables([_measure(t) for t in tables])}
+        return {"train": join_tables([measure_arrays(t) for t in tables])}
     out: dict[str, dict[str, Any]] = {}
     for name, (field, _, split) in pairs.items():
         out.setdefault(split, {})[field] = tables[0].columns[name]
-    return {split: _measure(Table(c, tables[0].origin)) for split, c in out.items()}
-
-
-def _measure(table: Table) -> Table:
-    """The same arrays with their size known. Raises UserError where they differ in length."""
-    sizes = {name: len(array) if array.ndim else 0 for name, array in table.columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise UserError(f"{table.origin.paths[0]}: arrays differ in length: {sizes}")
-    origin = Origin(table.origin.paths, np.array([0, next(iter(sizes.values()))]), None)
-    return Table(table.columns, origin)
+    return {split: measure_arrays(Table(c, tables[0].origin)) for split, c in out.items()}

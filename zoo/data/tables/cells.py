@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.config import UserError
+from zoo.config import DataError
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def read_features(table: Table, columns: Sequence[str]) -> np.ndarray:
         wrong = np.flatnonzero(~np.isfinite(numbers).all(1))
         if len(wrong):
             place = table.origin.name(int(wrong[0]))
-            raise UserError(f"{place}: column {column!r} holds no finite number")
+            raise DataError(f"{place}: column {column!r} holds no finite number")
         parts.append(numbers)
     return np.concatenate(parts, axis=1)
 
@@ -135,10 +135,10 @@ def _refuse_numbers(values: list[Any], column: str, origin: Origin) -> None:
         if isinstance(value, list) != (width is not None) or (width not in (None, len(items))):
             wanted = f"a list of {width} numbers" if width is not None else "a number"
             found = f"a list of {len(items)}" if isinstance(value, list) else describe_value(value)
-            raise UserError(f"{place} {found}, not {wanted}")
+            raise DataError(f"{place} {found}, not {wanted}")
         for item in items:
             if to_number(item) is None:
-                raise UserError(f"{place} {describe_value(item)}, not a number")
+                raise DataError(f"{place} {describe_value(item)}, not a number")
 
 
 def read_strings(table: Table, column: str) -> Strings:
@@ -152,12 +152,12 @@ def read_strings(table: Table, column: str) -> Strings:
         if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
             if values.null_count:
                 row = int(np.flatnonzero(values.is_null().to_numpy())[0])
-                raise UserError(f"{table.origin.name(row)}: column {column!r} is missing")
+                raise DataError(f"{table.origin.name(row)}: column {column!r} is missing")
             return Strings(values.cast(pa.large_string()).combine_chunks())
     listed = to_list(values)
     for row, value in enumerate(listed):
         if not isinstance(value, str):
-            raise UserError(
+            raise DataError(
                 f"{table.origin.name(row)}: column {column!r} is {describe_value(value)}, not text"
             )
     return Strings(pa.chunked_array([pa.array(listed, pa.large_string())]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.config import UserError, nearest
+from zoo.config import DataError, nearest
 from zoo.data.tables.cells import Table, describe_value, read_features, to_list
 
 
@@ -37,7 +37,7 @@ class Labels:
                 return numbers[:, 0]
             if self.names is not None:
                 for row, column in np.argwhere((numbers != 0) & (numbers != 1)):
-                    raise UserError(
+                    raise DataError(
                         f"{table.origin.name(int(row))}: column {self.columns[column]!r} is "
                         f"{numbers[row, column]:g}; of several labels each is 0 or 1"
                     )
@@ -52,7 +52,7 @@ class Labels:
         out = np.zeros((len(values), len(self.ids)), np.float32)
         for row, several in enumerate(values):
             if not isinstance(several, list):
-                raise UserError(
+                raise DataError(
                     f"{table.origin.name(row)}: label {several!r} is no list, others are"
                 )
             for value in several:
@@ -67,9 +67,9 @@ class Labels:
             pass
         place = table.origin.name(row)
         if value is None or value == "":
-            raise UserError(f"{place}: column {self.columns[0]!r} is empty")
+            raise DataError(f"{place}: column {self.columns[0]!r} is empty")
         known = [str(name) for name in self.names or ()]
-        raise UserError(
+        raise DataError(
             f"{place}: label {value!r} was never seen in training{nearest(str(value), known)}"
         )
 
@@ -102,7 +102,7 @@ def fit_labels(tables: Sequence[Table], columns: Sequence[str], as_values: bool)
         decimals = []  # words, a few of which look like numbers
     if decimals and words:
         table, row = known[words[0]]
-        raise UserError(
+        raise DataError(
             f"{table.origin.name(row)}: label {words[0]!r} among numbers such as {decimals[0]:g}"
         )
     if decimals and not many:
@@ -130,7 +130,7 @@ def _find_classes(
                 seen.add(made)
                 made = _to_class(made)
                 if made is None:
-                    raise UserError(
+                    raise DataError(
                         f"{table.origin.name(row)}: column {column!r} is {describe_value(value)}, "
                         "not a label"
                     )
