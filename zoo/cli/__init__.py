@@ -1,0 +1,79 @@
+"""`zoo VERB` = `python -m zoo VERB`; `train.py` is `zoo train`. Mistakes: one line, exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from zoo.cli.data import data, tokenizer
+from zoo.cli.models import convert, info, list_, parity
+from zoo.cli.training import config, doctor, runs, train
+from zoo.cli.words import DONE, MISTAKE, NON_FINITE, STOPPED
+from zoo.config import UserError, nearest
+
+__all__ = ["guard", "main", "train"]
+
+HELP = """\
+usage: zoo VERB ...        zoo VERB --help says more
+
+  train   train a recipe
+  config  show a recipe's resolved config
+  list    models with their parameters and FLOPs
+  info    what one model is made of
+  runs    runs side by side, and their curves in one picture
+  data    what a source holds and what training gets of it; what is wrong with it
+  convert published weights to another layout
+  parity  ours against transformers', layer by layer
+  tokenizer  learn a tokenizer from texts
+  doctor  what is wrong with this installation"""
+
+Verb = Callable[[Sequence[str]], int | None]  # None: done
+VERBS: dict[str, Verb] = {
+    "train": train,
+    "config": config,
+    "list": list_,
+    "info": info,
+    "runs": runs,
+    "data": data,
+    "convert": convert,
+    "parity": parity,
+    "tokenizer": tokenizer,
+    "doctor": doctor,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb and returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return DONE
+    return guard(_run_verb, argv)
+
+
+def _run_verb(argv: Sequence[str]) -> int | None:
+    if argv[0] not in VERBS:
+        raise UserError(f"no verb {argv[0]!r}{nearest(argv[0], VERBS)}")
+    return VERBS[argv[0]](argv[1:])
+
+
+def guard(verb: Verb, argv: Sequence[str]) -> int:
+    """Runs a verb; what ends it early becomes one line on stderr and an exit code."""
+    try:
+        return verb(argv) or DONE
+    except BrokenPipeError:  # `zoo config FILE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        print("interrupted; the same command starts again", file=sys.stderr)
+        return STOPPED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    except Exception as error:
+        codes = {"NonFiniteLoss": NON_FINITE, "Stopped": STOPPED}
+        if type(error).__module__ != "zoo.train.stop" or type(error).__name__ not in codes:
+            raise
+        print(error, file=sys.stderr)
+        return codes[type(error).__name__]
