@@ -105,6 +105,7 @@ class Attention(nn.Module):
     num_kv_heads: int | None = None  # None: as many as query heads
     head_dim: int | None = None  # None: width / num_heads
     causal: bool = False
+    crosses: bool = False  # over a context: a cache holds all its keys and values
     scale: float | None = None  # of the scores; None: head_dim ** -0.5
     cap: float | None = None  # of the scaled scores (Gemma Team 2024)
     # Makes the norms of queries and keys over the head dimension, before rotary positions, by name
@@ -135,8 +136,10 @@ class Attention(nn.Module):
         `bias` is added to the scores, `rotary` (`rotary_angles`) turns queries and keys; with a
         `window`, a whole number, a query looks at less than so many places back. With a
         `cache` (`init_cache`) the new keys and values take its places from `start` on, the queries
-        look at all places that `mask` allows, and aux holds the new `cache`. Raises UserError on
-        heads that do not divide the width, or key/value heads that do not divide the heads.
+        look at all places that `mask` allows, and aux holds the new `cache`. One that `crosses`
+        fills its cache from the context, and looks there where no context is given. Raises
+        UserError on heads that do not divide the width, or key/value heads that do not divide the
+        heads.
         """
         width = x.shape[-1]
         head_dim, num_kv_heads = self._divide(width)
@@ -147,19 +150,22 @@ class Attention(nn.Module):
             return y.reshape(*y.shape[:2], num_heads, head_dim)
 
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        source = x if context is None else context
-        q = project("q", x, self.num_heads, self.q_init or self.kernel_init)
-        k = project("k", source, num_kv_heads, self.kernel_init)
-        v = project("v", source, num_kv_heads, self.kernel_init)
-        if self.make_norm is not None:
-            q, k = self.make_norm(name="q_norm")(q), self.make_norm(name="k_norm")(k)
-        if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
-        aux = {}
-        if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, start, axis=1)
-            v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, start, axis=1)
-            aux["cache"] = {"k": k, "v": v}
+
+        def turn(y: Any, name: str) -> Any:
+            y = y if self.make_norm is None else self.make_norm(name=name)(y)
+            return y if rotary is None else rotate(y, *rotary)
+
+        q = turn(project("q", x, self.num_heads, self.q_init or self.kernel_init), "q_norm")
+        if self.crosses and context is None and cache is not None:
+            k, v = cache["k"], cache["v"]
+        else:
+            source = x if context is None else context
+            k = turn(project("k", source, num_kv_heads, self.kernel_init), "k_norm")
+            v = project("v", source, num_kv_heads, self.kernel_init)
+            if cache is not None and not self.crosses:
+                k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, start, axis=1)
+                v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, start, axis=1)
+        aux: dict[str, Any] = {} if cache is None else {"cache": {"k": k, "v": v}}
         if window is not None:
             near = is_near(window, start, q.shape[1], k.shape[1])
             mask = near if mask is None else mask & near

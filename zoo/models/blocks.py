@@ -2,6 +2,7 @@
 
 Called by `run_stack` as `block(x, layer, cache, shared) -> (x, aux)`. `shared["attn"]` and
 `shared["cross"]` are what attention takes beside the tokens (mask, positions, context);
+a block with a `cross` has a cache of its two parts, `self` and `cross`;
 `shared["kinds"]`, with a leading axis, what it takes in each kind of layer (window, positions), and
 `layer["kind"]` says which kind this is; `layer["drop_rate"]` is its rate of stochastic depth. aux:
 `attention` `b n t s`, `cross` likewise where there is a context, `hidden` `b t d`.
@@ -25,6 +26,19 @@ def pick_kind(shared: dict[str, Any], layer: Any) -> dict[str, Any]:
     if "kinds" not in shared:
         return {}
     return jax.tree.map(lambda kinds: kinds[layer["kind"]], shared["kinds"])
+
+
+def split_cache(cache: Any, cross: Any) -> tuple[Any, Any]:
+    """The cache of a block's attention over itself, and of the one over a context."""
+    return (cache, None) if cache is None or cross is None else (cache["self"], cache["cross"])
+
+
+def join_cross(aux: dict[str, Any], cross_aux: dict[str, Any]) -> dict[str, Any]:
+    """The aux of a block from that of its two kinds of attention."""
+    joined = {**aux, "cross": cross_aux["attention"]}
+    if "cache" in aux:
+        joined["cache"] = {"self": aux["cache"], "cross": cross_aux["cache"]}
+    return joined
 
 
 class PreNormBlock(nn.Module):
@@ -56,12 +70,13 @@ class PreNormBlock(nn.Module):
                 branch = StochasticDepth(name=name)(branch, layer["drop_rate"])
             return x + branch
 
-        y, aux = self.attn(self.norm1(x), cache=cache, **shared["attn"], **pick_kind(shared, layer))
+        own, crossed = split_cache(cache, self.cross)
+        y, aux = self.attn(self.norm1(x), cache=own, **shared["attn"], **pick_kind(shared, layer))
         x = add(x, drop(y, self.dropout, "dropout"), "drop1", self.end1)
         if self.cross is not None:
-            y, cross_aux = self.cross(self.cross_norm(x), **shared["cross"])
+            y, cross_aux = self.cross(self.cross_norm(x), cache=crossed, **shared["cross"])
             x = add(x, drop(y, self.dropout, "cross_dropout"), "drop_cross")
-            aux["cross"] = cross_aux["attention"]
+            aux = join_cross(aux, cross_aux)
         y = self.mlp(self.norm2(x))
         y, routed = y if isinstance(y, tuple) else (y, {})
         x = add(x, y, "drop2", self.end2)
@@ -83,11 +98,12 @@ class PostNormBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b t d"], layer: Any, cache: Any, shared: dict[str, Any]
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        y, aux = self.attn(x, cache=cache, **shared["attn"])
+        own, crossed = split_cache(cache, self.cross)
+        y, aux = self.attn(x, cache=own, **shared["attn"])
         x = self.norm1(x + drop(y, self.dropout, "dropout"))
         if self.cross is not None:
-            y, cross_aux = self.cross(x, **shared["cross"])
+            y, cross_aux = self.cross(x, cache=crossed, **shared["cross"])
             x = self.cross_norm(x + drop(y, self.dropout, "cross_dropout"))
-            aux["cross"] = cross_aux["attention"]
+            aux = join_cross(aux, cross_aux)
         x = self.norm2(x + self.mlp(x))
         return x, {**aux, "hidden": x}

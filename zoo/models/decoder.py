@@ -97,7 +97,8 @@ class Decoder(nn.Module):
         train: bool = False,
     ) -> tuple[Float[Array, "b *t v"], dict[str, Any]]:
         """`mask` is true where a token is real; `segments` numbers documents that must not see each
-        other. With a `cache` of `init_cache` the tokens follow those it holds.
+        other. With a `cache` of `init_cache` the tokens follow those it holds, and their positions
+        count the real tokens before, so that rows may be padded on the left.
 
         Returns float32 logits `b t v` (head 'sequence': `b c`, read at the last real token; 'none':
         the normed stream `b t d`) and aux: `attention` `[layers, b, n, t, s]`, `hidden`
@@ -109,20 +110,22 @@ class Decoder(nn.Module):
         init = nn.initializers.normal(self.initializer_range)
         dropout = self.dropout if train else 0.0
         self._check_length(tokens.shape[1])
-        start = 0 if cache is None else cache["length"]
+        start, seen = 0, None
+        if cache is not None:
+            start, seen = extend_mask(cache, tokens.shape[1], mask)
+            if positions is None:
+                positions = count_positions(seen, start, tokens.shape[1])
         embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="embed", **types)
         x = embed(tokens)
         if self.scaled_embedding:
             x = x * jnp.asarray(math.sqrt(self.width), x.dtype)  # rounded, as Gemma's code does
         if self.positions == "learned":
-            x = x + self._learned_positions(x.shape[1], positions, start)
+            x = x + self._learned_positions(x.shape[1], positions)
         shown = join_masks(mask, segments)
-        if cache is not None:
-            seen = jnp.ones(tokens.shape, bool) if mask is None else mask
-            seen = jax.lax.dynamic_update_slice_in_dim(cache["mask"], seen, start, axis=1)
+        if seen is not None:
             shown = look_back(seen, start, tokens.shape[1])
         if positions is None:
-            positions = start + jnp.arange(x.shape[1])[None]
+            positions = jnp.arange(x.shape[1])[None]
         shared, layer = self._make_sights(positions)
         shared["attn"] |= {"mask": shown, "start": start}
         x, aux = run_stack(
@@ -143,15 +146,11 @@ class Decoder(nn.Module):
         x = make_norm(self.norm, self.norm_epsilon, name="norm", **types)(x)
         return self._read_out(x, embed, mask), aux
 
-    def _learned_positions(self, length: int, positions: Any, start: Any) -> Any:
+    def _learned_positions(self, length: int, positions: Any) -> Any:
         """What is added to the stream."""
         init = nn.initializers.normal(self.initializer_range)
         pos = self.param("pos", init, (self.num_positions, self.width), self.param_dtype)
-        if positions is None:
-            here = jax.lax.dynamic_slice_in_dim(pos, start, length)
-        else:
-            here = pos[positions]
-        return here.astype(self.dtype)
+        return (pos[:length] if positions is None else pos[positions]).astype(self.dtype)
 
     def _make_sights(self, positions: Any) -> tuple[dict[str, Any], Any]:
         """Rotary positions and windows: what the blocks share, and the kind of each layer where
@@ -299,6 +298,23 @@ def join_masks(
         return joined
     same = segments[:, None, :, None] == segments[:, None, None, :]
     return same if joined is None else same & joined
+
+
+def extend_mask(
+    cache: dict[str, Any], length: int, mask: Bool[Array, "b t"] | None
+) -> tuple[Any, Bool[Array, "b s"]]:
+    """The place in a cache where `length` new tokens begin, and which places hold real ones then.
+    What lay behind that place (guesses that were not taken) counts as nothing."""
+    start, held = cache["length"], cache["mask"]
+    new = jnp.ones((len(held), length), bool) if mask is None else mask
+    held = held & (jnp.arange(held.shape[1]) < start)
+    return start, jax.lax.dynamic_update_slice_in_dim(held, new, start, axis=1)
+
+
+def count_positions(seen: Bool[Array, "b s"], start: Any, length: int) -> Int[Array, "b t"]:
+    """The number of real tokens before each of the places `start`, `start + 1`, ..."""
+    before = jnp.cumsum(seen, axis=1) - 1
+    return jnp.maximum(jax.lax.dynamic_slice_in_dim(before, start, length, axis=1), 0)
 
 
 def look_back(seen: Bool[Array, "b s"], start: Any, num_queries: int) -> Bool[Array, "b 1 t s"]:

@@ -19,10 +19,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from zoo.config import UserError
 from zoo.models.attention import Attend, Attention, RelativePositions, attend
 from zoo.models.blocks import PostNormBlock, PreNormBlock
+from zoo.models.decoder import extend_mask, look_back
 from zoo.models.layers import Activation, FeedForward, drop, make_norm
-from zoo.models.stack import run_stack
+from zoo.models.stack import init_stack_cache, run_stack
 
 # name -> width, depth of each stack, heads, head dimension, feed-forward width: Raffel et al. 2020
 # and the authors' released checkpoints (v1_1).
@@ -79,24 +81,38 @@ class Tower(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], mask: Bool[Array, "b t"] | None, cross: dict[str, Any]
+        self,
+        x: Float[Array, "b t d"],
+        mask: Bool[Array, "b t"] | None,
+        cross: dict[str, Any],
+        cache: dict[str, Any] | None = None,
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        attn = {"mask": widen(mask)}
+        """With a cache the places of `x` follow those it holds."""
+        attn: dict[str, Any] = {"mask": widen(mask)}
+        start, num_places = 0, x.shape[1]
+        if cache is not None:
+            start, seen = extend_mask(cache, x.shape[1], mask)
+            num_places = seen.shape[1]
+            attn = {"mask": look_back(seen, start, x.shape[1]), "start": start}
         if self.pos is not None:
-            x = self.pos(x)
+            x = self.pos(x, start, num_places)
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         if self.relative is not None:
-            places = jnp.arange(x.shape[1])
-            attn["bias"] = self.relative(places, places)
+            queries, keys = start + jnp.arange(x.shape[1]), jnp.arange(num_places)
+            attn["bias"] = self.relative(queries, keys)
         x, aux = run_stack(
             self.block,
             self.depth,
             drop(x, self.dropout, "dropout"),
+            cache=None if cache is None else cache["blocks"],
             shared={"attn": attn, "cross": cross},
             scan=self.scan,
             remat=self.remat,
         )
+        if cache is not None:
+            held = {"mask": seen, "length": start + x.shape[1]}
+            aux["cache"] = {**cache, "blocks": aux["cache"], **held}
         if self.norm is not None:
             x = self.norm(x)
         return drop(x, self.end_dropout, "dropout_end"), aux
@@ -105,17 +121,46 @@ class Tower(nn.Module):
 def run_towers(
     encoder: Tower,
     decoder: Tower,
-    source: Float[Array, "b s d"],
+    source: Float[Array, "b s d"] | None,
     target: Float[Array, "b t d"],
     source_mask: Bool[Array, "b s"] | None,
     target_mask: Bool[Array, "b t"] | None,
+    cache: dict[str, Any] | None,
 ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
     """The decoder's stream over what the encoder makes of the source, both embedded, and the aux of
-    `Seq2Seq`."""
+    `Seq2Seq`. Raises UserError without a source where there is no cache either."""
+    if source is None:
+        if cache is None:
+            raise UserError("an encoder-decoder without a source needs a cache that holds one")
+        cross = {"context": None, "mask": widen(cache["source_mask"])}
+        x, decoder_aux = decoder(target, target_mask, cross, cache)
+        return x, {"decoder": decoder_aux, "cache": decoder_aux.pop("cache")}
     context, encoder_aux = encoder(source, source_mask, {})
     cross = {"context": context, "mask": widen(source_mask)}
-    x, decoder_aux = decoder(target, target_mask, cross)
-    return x, {"encoder": encoder_aux, "decoder": decoder_aux, "encoded": context}
+    if cache is not None:
+        shown = jnp.ones(source.shape[:2], bool) if source_mask is None else source_mask
+        cache = {**cache, "source_mask": shown}
+    x, decoder_aux = decoder(target, target_mask, cross, cache)
+    aux = {"encoder": encoder_aux, "decoder": decoder_aux, "encoded": context}
+    return x, aux if cache is None else {**aux, "cache": decoder_aux.pop("cache")}
+
+
+def init_tower_cache(
+    attn: Attention, depth: int, scan: bool, width: int, shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """An empty cache of a decoding tower; `shape` is rows, places and places of the source."""
+    batch, length, source_length = shape
+
+    def make_one() -> dict[str, Any]:
+        own, crossed = (attn.init_cache(batch, n, width) for n in (length, source_length))
+        return {"self": own, "cross": crossed}
+
+    return {
+        "blocks": init_stack_cache(make_one, depth, scan),
+        "mask": jnp.zeros((batch, length), bool),
+        "source_mask": jnp.zeros((batch, source_length), bool),
+        "length": jnp.zeros((), jnp.int32),
+    }
 
 
 class Seq2Seq(nn.Module):
@@ -146,19 +191,22 @@ class Seq2Seq(nn.Module):
     @nn.compact
     def __call__(
         self,
-        source: Int[Array, "b s"],
+        source: Int[Array, "b s"] | None,
         target: Int[Array, "b t"],
         *,
         source_mask: Bool[Array, "b s"] | None = None,
         target_mask: Bool[Array, "b t"] | None = None,
+        cache: dict[str, Any] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "b t v"], dict[str, Any]]:
         """`target` is the decoder's input as given: the task shifts it. Masks are true where a
-        token is real.
+        token is real. With a `cache` of `init_cache` the target follows what it holds; it keeps
+        what the decoder reads of the source, which is then None, so that it is encoded once.
 
         Returns float32 logits (head 'none': the decoder's stream `b t d`) and aux: `encoder` and
         `decoder`, each with `attention` `[layers, b, n, t, t]` and `hidden` `[layers, b, t, d]`,
-        the decoder's also with `cross` `[layers, b, n, t, s]`; `encoded` `b s d`.
+        the decoder's also with `cross` `[layers, b, n, t, s]`; `encoded` `b s d`; the new `cache`
+        where one was given. Raises UserError without a source and a cache.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         init = nn.initializers.normal(1.0)
@@ -166,7 +214,13 @@ class Seq2Seq(nn.Module):
         encoder = self._tower("encoder", self.depth, train)
         decoder = self._tower("decoder", self.decoder_depth or self.depth, train)
         x, aux = run_towers(
-            encoder, decoder, embed(source), embed(target), source_mask, target_mask
+            encoder,
+            decoder,
+            None if source is None else embed(source),
+            embed(target),
+            source_mask,
+            target_mask,
+            cache,
         )
         if self.head == "none":
             return x.astype(jnp.float32), aux
@@ -192,7 +246,7 @@ class Seq2Seq(nn.Module):
             norm2=norm(),
             mlp=self._feed_forward(dropout),
             cross_norm=norm() if decodes else None,
-            cross=self._attention(causal=False) if decodes else None,
+            cross=self._attention(causal=False, crosses=True) if decodes else None,
             dropout=dropout,
             parent=None,
         )
@@ -217,13 +271,14 @@ class Seq2Seq(nn.Module):
             name=name,
         )
 
-    def _attention(self, causal: bool) -> Attention:
+    def _attention(self, causal: bool, crosses: bool = False) -> Attention:
         # Scores are not scaled: the queries' initialisation carries h ** -0.5.
         return Attention(
             self.num_heads,
             self.attend,
             head_dim=self.head_dim,
             causal=causal,
+            crosses=crosses,
             scale=1.0,
             bias=False,
             out_bias=False,
@@ -249,6 +304,13 @@ class Seq2Seq(nn.Module):
             param_dtype=self.param_dtype,
             parent=None,
         )
+
+    def init_cache(self, batch: int, length: int, source_length: int) -> dict[str, Any]:
+        """An empty cache for `length` target tokens a row and a source of `source_length`."""
+        depth = self.decoder_depth or self.depth
+        shape = (batch, length, source_length)
+        attn = self._attention(causal=True)
+        return init_tower_cache(attn, depth, self.scan_layers, self.width, shape)
 
     def input_specs(self, batch_size: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of the positional inputs; any length will do."""

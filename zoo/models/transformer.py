@@ -32,7 +32,7 @@ from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PostNormBlock, PreNormBlock
 from zoo.models.decoder import pick_last
 from zoo.models.layers import Activation, FeedForward, Initializer, make_norm
-from zoo.models.seq2seq import Tower, run_towers
+from zoo.models.seq2seq import Tower, init_tower_cache, run_towers
 
 # What descendants have beside their size.
 MARIAN = {
@@ -78,14 +78,17 @@ def sinusoids(length: int, width: int) -> Float[np.ndarray, "t d"]:
 
 
 class Sinusoids(nn.Module):
-    """Adds fixed positions, of any number."""
+    """Adds fixed positions, of any number, to places from `start` on of `num_places`."""
 
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        return x + jnp.asarray(sinusoids(*x.shape[1:]), x.dtype)
+    def __call__(
+        self, x: Float[Array, "b t d"], start: Any, num_places: int
+    ) -> Float[Array, "b t d"]:
+        table = jnp.asarray(sinusoids(num_places, x.shape[2]), x.dtype)
+        return x + jax.lax.dynamic_slice_in_dim(table, start, x.shape[1])
 
 
 class LearnedPositions(nn.Module):
-    """Adds a row of a table for each place."""
+    """Adds a row of a table for each place, from `start` on of `num_places`."""
 
     num_positions: int
     offset: int = 0  # rows ahead of those for places, which nobody reads
@@ -93,16 +96,23 @@ class LearnedPositions(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        length = x.shape[1]
-        if length > self.num_positions:
-            raise UserError(
-                f"the model has {self.num_positions} positions, not {length}: shorten the text or "
-                "set model.arguments.num_positions"
-            )
+    def __call__(
+        self, x: Float[Array, "b t d"], start: Any, num_places: int
+    ) -> Float[Array, "b t d"]:
+        check_places(num_places, self.num_positions)
         shape = (self.offset + self.num_positions, x.shape[-1])
         table = self.param("embedding", self.embedding_init, shape, self.param_dtype)
-        return x + table[self.offset : self.offset + length].astype(x.dtype)
+        rows = jax.lax.dynamic_slice_in_dim(table, self.offset + start, x.shape[1])
+        return x + rows.astype(x.dtype)
+
+
+def check_places(count: int, num_positions: int) -> None:
+    """Raises UserError where there are more places than learned positions."""
+    if count > num_positions:
+        raise UserError(
+            f"the model has {num_positions} positions, not {count}: shorten the text or set "
+            "model.arguments.num_positions"
+        )
 
 
 class VocabularyHead(nn.Module):
@@ -181,20 +191,21 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        source: Int[Array, "b s"],
+        source: Int[Array, "b s"] | None,
         target: Int[Array, "b t"],
         *,
         source_mask: Bool[Array, "b s"] | None = None,
         target_mask: Bool[Array, "b t"] | None = None,
+        cache: dict[str, Any] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "b *t v"], dict[str, Any]]:
         """`target` is the decoder's input as given: the task shifts it. Masks are true where a
-        token is real.
+        token is real; a `cache` as a `Seq2Seq` takes it.
 
         Returns, in float32, by `head`: 'lm' logits `b t v`; 'sequence' `b c`, read at the target's
         last real place (BART: of the source shifted, where the source ends); 'span' logits of
         being start and end `b t 2`; 'none' the decoder's stream `b t d`. aux as a `Seq2Seq`'s.
-        Raises UserError on more tokens than learned positions.
+        Raises UserError on more tokens than learned positions, and without a source and a cache.
         """
         embed = self._make_embed(self.vocab_size, "embed")
         embed_target = embed
@@ -203,8 +214,9 @@ class Transformer(nn.Module):
         scale = self.width**0.5 if self.scale_embedding else 1.0
         encoder = self._tower("encoder", self.depth, train)
         decoder = self._tower("decoder", self.decoder_depth or self.depth, train)
-        inputs = (embed(source) * scale, embed_target(target) * scale)
-        x, aux = run_towers(encoder, decoder, *inputs, source_mask, target_mask)
+        embedded = None if source is None else embed(source) * scale
+        inputs = (embedded, embed_target(target) * scale)
+        x, aux = run_towers(encoder, decoder, *inputs, source_mask, target_mask, cache)
         return self._read_out(x, embed_target, target_mask).astype(jnp.float32), aux
 
     def _read_out(self, x: Any, embed: nn.Embed, mask: Any) -> Any:
@@ -226,7 +238,7 @@ class Transformer(nn.Module):
         block = kind(
             attn=self._attention(causal=decodes),
             norm1=norm(),
-            cross=self._attention(causal=False) if decodes else None,
+            cross=self._attention(causal=False, crosses=True) if decodes else None,
             cross_norm=norm() if decodes else None,
             mlp=self._feed_forward(dropout),
             norm2=norm(),
@@ -256,11 +268,12 @@ class Transformer(nn.Module):
             parent=None,
         )
 
-    def _attention(self, causal: bool) -> Attention:
+    def _attention(self, causal: bool, crosses: bool = False) -> Attention:
         return Attention(
             self.num_heads,
             self.attend,
             causal=causal,
+            crosses=crosses,
             bias=self.attention_bias,
             out_bias=self.attention_bias,
             kernel_init=self._kernel_init(),
@@ -295,6 +308,16 @@ class Transformer(nn.Module):
 
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+    def init_cache(self, batch: int, length: int, source_length: int) -> dict[str, Any]:
+        """An empty cache for `length` target tokens a row and a source of `source_length`. Raises
+        UserError on more than learned positions."""
+        if self.positions == "learned":
+            check_places(max(length, source_length), self.num_positions)
+        depth = self.decoder_depth or self.depth
+        shape = (batch, length, source_length)
+        attn = self._attention(causal=True)
+        return init_tower_cache(attn, depth, self.scan_layers, self.width, shape)
 
     def input_specs(self, batch_size: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of the positional inputs."""
