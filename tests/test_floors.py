@@ -15,7 +15,7 @@ FLOORS = {
     3: {
         "train",
         "evaluate",
-        "generate",
+        "generation",
         "plan",
         "explain",
         "compress",

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.generation import Generation, generate
     from zoo.models import create_model, init_params, list_models
     from zoo.pretrained import convert, load_pretrained, save_pretrained
     from zoo.train import Result, fit
@@ -20,14 +21,18 @@ _HOMES = {
     "load_pretrained": "zoo.pretrained",
     "save_pretrained": "zoo.pretrained",
     "convert": "zoo.pretrained",
+    "generate": "zoo.generation",
+    "Generation": "zoo.generation",
     "fit": "zoo.train",
     "Result": "zoo.train",
 }
 __all__ = [
+    "Generation",
     "Result",
     "convert",
     "create_model",
     "fit",
+    "generate",
     "init_params",
     "list_models",
     "load_pretrained",

@@ -31,6 +31,7 @@ from zoo.pretrained.text import find_tokenizer
 from zoo.tree import stack_layers
 
 PROCESSOR_FILE = "preprocessor_config.json"
+GENERATION_FILE = "generation_config.json"
 # Of a config.json what says nothing about the arithmetic and yet belongs to the model.
 KEPT = (
     "bos_token_id",
@@ -50,6 +51,7 @@ class Card:
     licence: str | None  # as the source's README.md states it
     processor: Processor | None  # mean, std, size, crop, interpolation
     config: dict[str, Any]  # labels and special tokens, as the source's config.json tells them
+    generation: dict[str, Any]  # generation_config.json as it is, {} where there is none
     _source: Source = dataclasses.field(repr=False)
 
     @functools.cached_property
@@ -116,7 +118,9 @@ def load_pretrained(
     if getattr(after, "scan_layers", False):
         params = stack_layers(params)
     kept = find_kept(opened.source)
-    card = Card(opened.source.place, _find_licence(folder), processor, kept, opened.source)
+    generation = read_generation(folder)
+    licence = _find_licence(folder)
+    card = Card(opened.source.place, licence, processor, kept, generation, opened.source)
     report = (*opened.report, *changed, *told)
     return Pretrained(after, params, tokenizer, processor, card, report)
 
@@ -155,6 +159,12 @@ def _open_as(family: Family, found: Source, head: str) -> Opened:
     model = make_model(family.model_class, choose_fields(family, found, head), place=found.place)
     view = AsOurs(found.tensors, family.make_table(model, found.tensors.names()), model)
     return Opened(found, model, view, view.report)
+
+
+def read_generation(folder: epath.Path | None) -> dict[str, Any]:
+    """generation_config.json. Raises UserError on one that is no JSON object."""
+    path = (folder or epath.Path()) / GENERATION_FILE
+    return read_json(path) if folder is not None and path.exists() else {}
 
 
 def find_kept(source: Source) -> dict[str, Any]:

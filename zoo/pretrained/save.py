@@ -13,7 +13,15 @@ from etils import epath
 from zoo.config import UserError, nearest
 from zoo.pretrained.bridge import AsTheirs, all_finite
 from zoo.pretrained.describe import architecture_of, describe_model
-from zoo.pretrained.load import KEPT, PROCESSOR_FILE, Card, check_ours, find_kept, open_pretrained
+from zoo.pretrained.load import (
+    GENERATION_FILE,
+    KEPT,
+    PROCESSOR_FILE,
+    Card,
+    check_ours,
+    find_kept,
+    open_pretrained,
+)
 from zoo.pretrained.processor import Processor
 from zoo.pretrained.safetensors_file import Tensors, write_safetensors
 from zoo.pretrained.sources import MODEL_FILE, WEIGHTS
@@ -29,7 +37,7 @@ COMPANIONS = (
     "vocab.json",
     "merges.txt",
     "spiece.model",
-    "generation_config.json",
+    GENERATION_FILE,
     PROCESSOR_FILE,
 )
 
@@ -61,6 +69,8 @@ def save_pretrained(
         (folder / "tokenizer.json").write_text(tokenizer.to_json())
     if pictures is not None:
         _write_json(folder / PROCESSOR_FILE, pictures)
+    if card is not None and card.generation:
+        _write_json(folder / GENERATION_FILE, card.generation)
 
 
 def convert(source: Any, target: Any, layout: str | None = None) -> list[str]:

@@ -1,0 +1,53 @@
+"""`zoo.generate`: text from decoders and encoder-decoders, compiled for a bucket of lengths.
+
+The package is not named after the function: `zoo.generate` would be the one or the other, by what
+was imported first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from zoo.config import UserError, nearest
+from zoo.generation.settings import Settings
+from zoo.generation.writer import Generation, Stream, Writer
+
+__all__ = ["Generation", "Settings", "generate"]
+
+
+def generate(
+    source: Any,
+    prompts: str | Sequence[Any],
+    *,
+    seed: int | Sequence[int] = 0,
+    batch_size: int = 8,
+    stream: Stream | None = None,
+    draft: Any = None,
+    **settings: Any,
+) -> list[Generation]:
+    """Goes on from prompts (decoders), or answers them (encoder-decoders).
+
+    Args:
+      source: what `zoo.load_pretrained` takes, or what it returned.
+      prompts: a text or several; rows of token ids are taken as they are.
+      seed: of samples; several are one a prompt. What a row draws depends on its own seed alone.
+      batch_size: rows worked on together.
+      stream: called with (number of the prompt, piece of text) as the text comes.
+      draft: a smaller source with the same tokens, which guesses ahead; what comes out is what
+        `source` alone would say (greedy; Leviathan et al. 2023).
+      **settings: fields of `Settings`: `max_new_tokens`, `temperature`, `num_beams`, `stop`, ...
+
+    Returns one `Generation` a prompt. Raises UserError on a source that does not generate, prompts
+    that do not fit it, and settings that make no sense together.
+    """
+    known = [field.name for field in dataclasses.fields(Settings)]
+    for name in settings:
+        if name not in known:
+            raise UserError(f"generate has no setting {name!r}{nearest(name, known)}")
+    if isinstance(settings.get("stop"), str):
+        settings["stop"] = (settings["stop"],)
+    writer = Writer(source, Settings(**settings), draft)
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    return writer.write(prompts, seed, batch_size, stream)

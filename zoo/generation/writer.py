@@ -1,0 +1,185 @@
+"""A source with its settings, ready for prompts: batches, streams, stop strings, text."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from zoo.config import UserError
+from zoo.generation.decode import State, advance, count_words, start
+from zoo.generation.prompts import choose_lengths, crosses_over, encode_prompts, pad_prompts
+from zoo.generation.settings import Settings, find_specials, make_rules
+from zoo.generation.stop import check_stop, find_stop, settle
+from zoo.models.decoder import Decoder
+from zoo.pretrained import load_pretrained
+from zoo.tree import unstack_layers
+
+LOOK_EVERY = 8  # tokens between two looks for a stop string
+Stream = Callable[[int, str], None]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was generated for a prompt."""
+
+    text: str | None  # without the prompt and without a stop string; None without a tokenizer
+    tokens: Int[np.ndarray, " n"]  # the end among them, where it came to one
+    logprobs: Float[np.ndarray, " n"]  # natural logarithms under the model itself, before any rule
+    reason: str  # why it ended: 'end', 'stop' or 'length'
+    score: float  # of beams: log-probability / length ** length_penalty; else the sum of logprobs
+    others: tuple[Generation, ...] = ()  # the rest of `num_return`, best first
+
+
+def open_source(source: Any) -> Any:
+    """A loaded source. Raises UserError on a model that does not generate."""
+    loaded = source if hasattr(source, "params") else load_pretrained(source)
+    model, name = loaded.model, type(loaded.model).__name__
+    if not isinstance(model, Decoder) and not crosses_over(model):
+        head = getattr(model, "head", None)
+        verb = "zoo fill" if head == "masked_lm" else "zoo predict or zoo embed"
+        raise UserError(f"a model of class {name} does not generate text: use {verb}")
+    if model.head != "lm":
+        raise UserError(f"the source has the head {model.head!r}, generating needs 'lm'")
+    return loaded
+
+
+def unroll(model: Any, params: Any) -> tuple[Any, Any]:
+    """Model and parameters with layers of their own: a scan would copy the cache at every token."""
+    return model.clone(scan_layers=False), unstack_layers(params)
+
+
+def make_keys(seed: int | Sequence[int], prompts: np.ndarray, copies: np.ndarray) -> Any:
+    """One random key a row: of its prompt and its copy, or of its own seed and its copy."""
+    if isinstance(seed, int):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), prompts)
+    else:
+        keys = jax.vmap(jax.random.key)(np.asarray(seed, np.uint32)[prompts])
+    return jax.vmap(jax.random.fold_in)(keys, copies)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts worked on together, and the number of each among all."""
+
+    rows: list[np.ndarray]
+    numbers: list[int]
+
+
+class Writer:
+    """A source with settings, ready for prompts."""
+
+    def __init__(self, source: Any, settings: Settings, draft: Any = None):
+        loaded = open_source(source)
+        self.settings, self.tokenizer = settings, loaded.tokenizer
+        self.model, self.params = unroll(loaded.model, loaded.params)
+        self.crosses = crosses_over(self.model)
+        told = {**loaded.card.config, **loaded.card.generation}
+        self.specials = find_specials(told, self.tokenizer, self.crosses)
+        self.rules = make_rules(settings, self.specials, count_words(self.model))
+        check_stop(settings.stop, self.tokenizer)
+
+    def write(
+        self, prompts: Sequence[Any], seed: Any, batch_size: int, stream: Stream | None
+    ) -> list[Generation]:
+        """The generations of the prompts; those of like lengths are worked on together."""
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} should be at least 1")
+        if not isinstance(seed, int) and len(seed) != len(prompts):
+            raise UserError(f"{len(seed)} seeds for {len(prompts)} prompts: give one, or one each")
+        rows = encode_prompts(prompts, self.model, self.tokenizer)
+        if rows:  # all fit, or none is begun
+            choose_lengths(self.model, rows, self.settings.max_new_tokens)
+        copies = self.settings.num_return if self.settings.num_beams == 1 else 1
+        order = sorted(range(len(rows) * copies), key=lambda i: len(rows[i // copies]))
+        made: dict[int, Generation] = {}
+        for begin in range(0, len(order), batch_size):
+            here = order[begin : begin + batch_size]
+            batch = Batch([rows[i // copies] for i in here], [i // copies for i in here])
+            keys = make_keys(seed, np.array(batch.numbers), np.array([i % copies for i in here]))
+            made |= zip(here, self._write_batch(batch, keys, stream), strict=True)
+        groups = [[made[i * copies + j] for j in range(copies)] for i in range(len(rows))]
+        return [dataclasses.replace(g[0], others=(*g[0].others, *g[1:])) for g in groups]
+
+    def _write_batch(self, batch: Batch, keys: Any, stream: Stream | None) -> list[Generation]:
+        length, room = choose_lengths(self.model, batch.rows, self.settings.max_new_tokens)
+        size = 1 << (len(batch.rows) - 1).bit_length()
+        prompts = pad_prompts(batch.rows, length, size, self.specials.begin)
+        keys = keys[np.minimum(np.arange(size), len(batch.rows) - 1)]
+        return self._decode(
+            batch, start(self.model, self.params, self.rules, prompts, keys, room), stream
+        )
+
+    def _decode(self, batch: Batch, state: State, stream: Stream | None) -> list[Generation]:
+        """All in one dispatch, or with looks at the text between them."""
+        limit, told = self.settings.max_new_tokens, [""] * len(batch.rows)
+        stride = 1 if stream else LOOK_EVERY if self.settings.stop else limit
+        for count in range(stride, limit + stride, stride):
+            state = advance(
+                self.model, self.params, self.rules, state, min(count, limit), self.crosses
+            )
+            done = np.array(state.done)
+            if stride < limit:
+                texts = self._read_rows(batch, state)
+                done[: len(texts)] |= [find_stop(t, self.settings.stop) is not None for t in texts]
+                state = state._replace(done=done)
+                ended = [bool(over) or count >= limit for over in done[: len(texts)]]
+                told = self._tell(stream, batch, told, texts, ended)
+            if done.all():
+                break
+        tokens, logprobs, lengths = jax.device_get((state.tokens, state.logprobs, state.lengths))
+        return [
+            self._finish(row, tokens[i, : lengths[i]], logprobs[i, : lengths[i]])
+            for i, row in enumerate(batch.rows)
+        ]
+
+    def _read_rows(self, batch: Batch, state: State) -> list[str]:
+        """The text of each row so far."""
+        tokens, lengths = jax.device_get((state.tokens, state.lengths))
+        return [self.read(row, tokens[i, : lengths[i]]) for i, row in enumerate(batch.rows)]
+
+    def _tell(
+        self,
+        stream: Stream | None,
+        batch: Batch,
+        told: list[str],
+        texts: list[str],
+        ended: list[bool],
+    ) -> list[str]:
+        """Passes on what is settled and not told yet; returns what is told now."""
+        if stream is None:
+            return told
+        settled = [settle(t, self.settings.stop, e) for t, e in zip(texts, ended, strict=True)]
+        for number, before, now in zip(batch.numbers, told, settled, strict=True):
+            if len(now) > len(before):
+                stream(number, now[len(before) :])
+        return settled
+
+    def read(self, prompt: np.ndarray, tokens: np.ndarray) -> str:
+        """The text of tokens that follow a prompt (SentencePiece: a first space is kept)."""
+        if self.crosses:
+            return self.tokenizer.decode(tokens)
+        before = self.tokenizer.decode(prompt)
+        whole = self.tokenizer.decode([*prompt, *tokens])
+        return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(tokens)
+
+    def _finish(self, prompt: np.ndarray, tokens: Any, logprobs: Any) -> Generation:
+        """Cuts a row where a stop string is complete."""
+        stop, text = self.settings.stop, None
+        reason = "end" if len(tokens) and tokens[-1] in self.specials.ends else "length"
+        if self.tokenizer is not None:
+            text = self.read(prompt, tokens)
+            place = find_stop(text, stop)
+            if place is not None:
+                counts = range(len(tokens) + 1)
+                holds = lambda n: find_stop(self.read(prompt, tokens[:n]), stop) is not None  # noqa: E731
+                count = bisect.bisect_left(counts, True, key=holds)
+                text, reason = text[:place], "stop"
+                tokens, logprobs = tokens[:count], logprobs[:count]
+        return Generation(text, tokens, logprobs, reason, float(np.sum(logprobs)))
