@@ -203,7 +203,7 @@ def test_rotary_with_a_cache():
         return out, aux["cache"]
 
     cache, parts = model.init_cache(2, 8, 16), []
-    assert cache["k"].shape == (2, 8, 2, 4)
+    assert cache["k"].shape == (2, 2, 8, 4)
     for i in range(6):
         out, cache = step(x[:, i : i + 1], cache, i)
         parts.append(out)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from zoo.cli.data import data, tokenizer
+from zoo.cli.generate import generate
 from zoo.cli.models import convert, info, list_, parity
 from zoo.cli.training import config, doctor, runs, train
 from zoo.cli.words import DONE, MISTAKE, NON_FINITE, STOPPED
@@ -23,6 +24,7 @@ usage: zoo VERB ...        zoo VERB --help says more
   info    what one model is made of
   runs    runs side by side, and their curves in one picture
   data    what a source holds and what training gets of it; what is wrong with it
+  generate  text from a prompt
   convert published weights to another layout
   parity  ours against transformers', layer by layer
   tokenizer  learn a tokenizer from texts
@@ -36,6 +38,7 @@ VERBS: dict[str, Verb] = {
     "info": info,
     "runs": runs,
     "data": data,
+    "generate": generate,
     "convert": convert,
     "parity": parity,
     "tokenizer": tokenizer,

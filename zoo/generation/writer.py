@@ -52,6 +52,8 @@ def open_source(source: Any) -> Any:
 
 def unroll(model: Any, params: Any) -> tuple[Any, Any]:
     """Model and parameters with layers of their own: a scan would copy the cache at every token."""
+    if not model.scan_layers:
+        return model, params
     return model.clone(scan_layers=False), unstack_layers(params)
 
 

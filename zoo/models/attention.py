@@ -157,15 +157,21 @@ class Attention(nn.Module):
 
         q = turn(project("q", x, self.num_heads, self.q_init or self.kernel_init), "q_norm")
         if self.crosses and context is None and cache is not None:
-            k, v = cache["k"], cache["v"]
+            k, v = (cache[name].swapaxes(1, 2) for name in ("k", "v"))
         else:
             source = x if context is None else context
             k = turn(project("k", source, num_kv_heads, self.kernel_init), "k_norm")
             v = project("v", source, num_kv_heads, self.kernel_init)
-            if cache is not None and not self.crosses:
-                k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, start, axis=1)
-                v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, start, axis=1)
-        aux: dict[str, Any] = {} if cache is None else {"cache": {"k": k, "v": v}}
+        aux: dict[str, Any] = {}
+        if cache is not None:
+            held = {"k": k.swapaxes(1, 2), "v": v.swapaxes(1, 2)}
+            if not self.crosses:
+                held = {
+                    name: jax.lax.dynamic_update_slice_in_dim(cache[name], new, start, axis=2)
+                    for name, new in held.items()
+                }
+                k, v = held["k"].swapaxes(1, 2), held["v"].swapaxes(1, 2)
+            aux["cache"] = held
         if window is not None:
             near = is_near(window, start, q.shape[1], k.shape[1])
             mask = near if mask is None else mask & near
@@ -180,9 +186,10 @@ class Attention(nn.Module):
         return out(mixed), aux
 
     def init_cache(self, batch: int, length: int, width: int) -> dict[str, Any]:
-        """Empty places for the keys and values of `length` tokens, `b s k h` each."""
+        """Empty places for the keys and values of `length` tokens, `b k s h` each: as attention
+        multiplies them on a CPU, so that no step turns the whole cache round."""
         head_dim, num_kv_heads = self._divide(width)
-        shape = (batch, length, num_kv_heads, head_dim)
+        shape = (batch, num_kv_heads, length, head_dim)
         return {"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)}
 
     def _divide(self, width: int) -> tuple[int, int]:
