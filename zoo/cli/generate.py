@@ -17,7 +17,7 @@ Goes on from a text (GPT-2, Llama, a run of causal_lm), or answers it (T5, Maria
 SOURCE: a run's folder, a published folder or file, OWNER/NAME on the hub.
 
   --prompt=TEXT --file=FILE      texts, each a prompt; of FILE, '-' for stdin, each line
-  --max_new_tokens=64 --min_new_tokens=0
+  --max_new_tokens=64 --min_new_tokens=0              64, or what fits the positions
   --temperature=0.8              draws; without it the likeliest token is taken
   --top_k=50 --top_p=0.9 --min_p=0.05 --seed=0        of drawing
   --num_beams=4 --length_penalty=1.0 --early_stopping=True|False|never
@@ -36,7 +36,6 @@ NUMBERS: dict[str, type[int] | type[float]] = {
     "length_penalty": float,
 }
 WORDS = ("prompt", "file", "stop", "draft", "early_stopping")
-STOPPING: dict[str, Any] = {"True": True, "False": False, "never": "never"}
 
 
 def generate(argv: Sequence[str]) -> int:
@@ -53,7 +52,7 @@ def generate(argv: Sequence[str]) -> int:
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     stopping = pick_one(flags, "early_stopping")
     if stopping is not None:
-        options["early_stopping"] = STOPPING.get(stopping, stopping)
+        options["early_stopping"] = stopping
     options["stop"] = tuple(text.replace("\\n", "\n") for text in flags.get("stop", ()))
     options["draft"] = pick_one(flags, "draft")
     if "stream" in flags:

@@ -6,11 +6,12 @@ was imported first.
 
 from __future__ import annotations
 
-import dataclasses
+import typing
 from collections.abc import Sequence
 from typing import Any
 
 from zoo.config import UserError, nearest
+from zoo.config.parse import convert
 from zoo.generation.settings import Settings
 from zoo.generation.writer import Generation, Stream, Writer
 
@@ -42,12 +43,13 @@ def generate(
     Returns one `Generation` a prompt. Raises UserError on a source that does not generate, prompts
     that do not fit it, and settings that make no sense together.
     """
-    known = [field.name for field in dataclasses.fields(Settings)]
-    for name in settings:
-        if name not in known:
-            raise UserError(f"generate has no setting {name!r}{nearest(name, known)}")
+    hints = typing.get_type_hints(Settings)
     if isinstance(settings.get("stop"), str):
         settings["stop"] = (settings["stop"],)
+    for name, value in settings.items():
+        if name not in hints:
+            raise UserError(f"generate has no setting {name!r}{nearest(name, hints)}")
+        settings[name] = convert(value, hints[name], name)
     writer = Writer(source, Settings(**settings), draft)
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     return writer.write(prompts, seed, batch_size, stream)

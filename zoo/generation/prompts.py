@@ -13,6 +13,7 @@ from zoo.data.text import find_begin
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
 
+DEFAULT_NEW = 64  # new tokens where nobody says how many
 SMALLEST = 16  # tokens of the smallest bucket
 
 
@@ -76,34 +77,46 @@ def _encode_text(text: str, crosses: bool, tokenizer: Any) -> np.ndarray:
 
 
 def choose_lengths(model: Any, rows: Sequence[np.ndarray], max_new: int) -> tuple[int, int]:
-    """(the padded length of prompts, the room for new tokens) of the bucket they fall in.
-
-    Raises UserError where prompt and new tokens together pass the model's positions.
-    """
+    """(the padded length of prompts, the room for new tokens) of the bucket they fall in; prompts
+    and new tokens fit the model (`fit_new_tokens`)."""
     longest = max(len(row) for row in rows)
     limit = find_limit(model)
     if limit is None:
         return bucket_of(longest), bucket_of(max_new)
     if crosses_over(model):
+        return min(bucket_of(longest), limit), min(bucket_of(max_new), limit - 1)
+    room = min(bucket_of(max_new), limit - longest)
+    return min(bucket_of(longest), limit - room), room
+
+
+def fit_new_tokens(model: Any, rows: Sequence[np.ndarray], asked: int | None) -> int:
+    """How many new tokens there may be: as many as asked for, or 64 and no more than fit.
+
+    Raises UserError where prompts and new tokens pass the model's positions.
+    """
+    longest = max((len(row) for row in rows), default=0)
+    limit = find_limit(model)
+    if limit is None:
+        return asked or DEFAULT_NEW
+    if crosses_over(model):
         if longest > limit:
             raise UserError(f"a source has {longest:,} tokens, the model {limit:,} positions")
-        if 1 + max_new > limit:
+        if asked and 1 + asked > limit:
             raise UserError(
-                f"max_new_tokens={max_new}: the model has {limit:,} positions, one is the beginning"
+                f"max_new_tokens={asked}: the model has {limit:,} positions, one is the beginning"
             )
-        return min(bucket_of(longest), limit), min(bucket_of(max_new), limit - 1)
+        return asked or min(DEFAULT_NEW, limit - 1)
     if longest >= limit:
         raise UserError(
             f"a prompt has {longest:,} tokens and the model {limit:,} positions: no place is left "
             "for a new one"
         )
-    if longest + max_new > limit:
+    if asked and longest + asked > limit:
         raise UserError(
-            f"a prompt of {longest:,} tokens and max_new_tokens={max_new} pass the model's "
+            f"a prompt of {longest:,} tokens and max_new_tokens={asked} pass the model's "
             f"{limit:,} positions: at most {limit - longest} are left"
         )
-    room = min(bucket_of(max_new), limit - longest)
-    return min(bucket_of(longest), limit - room), room
+    return asked or min(DEFAULT_NEW, limit - longest)
 
 
 def find_limit(model: Any) -> int | None:

@@ -16,7 +16,7 @@ from zoo.generation.sampling import Rules
 class Settings:
     """The options of `zoo.generate`."""
 
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None  # None: 64, or what the positions leave of them
     min_new_tokens: int = 0
     temperature: float = 0.0  # 0: the likeliest token each time
     top_k: int | None = None
@@ -32,7 +32,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises UserError on a value that makes no sense, alone or beside another."""
-        for name in ("max_new_tokens", "num_beams", "num_return", "draft_tokens"):
+        most = self.max_new_tokens
+        self._check("max_new_tokens", most is None or most >= 1, "at least 1")
+        for name in ("num_beams", "num_return", "draft_tokens"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         self._check("min_new_tokens", self.min_new_tokens >= 0, "at least 0")
         self._check("temperature", 0 <= self.temperature < float("inf"), "at least 0")
@@ -41,13 +43,10 @@ class Settings:
             value = getattr(self, name)
             self._check(name, value is None or 0 < value <= 1, "above 0 and at most 1")
         self._check("repetition_penalty", self.repetition_penalty > 0, "above 0")
-        if self.min_new_tokens > self.max_new_tokens:
+        if most is not None and self.min_new_tokens > most:
             raise UserError(
-                f"min_new_tokens={self.min_new_tokens} is more than "
-                f"max_new_tokens={self.max_new_tokens}"
+                f"min_new_tokens={self.min_new_tokens} is more than max_new_tokens={most}"
             )
-        if self.early_stopping not in (True, False, "never"):
-            raise UserError(f"early_stopping={self.early_stopping!r} is none of True, False, never")
         self._check_company()
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:

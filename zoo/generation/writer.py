@@ -14,7 +14,13 @@ from jaxtyping import Float, Int
 
 from zoo.config import UserError
 from zoo.generation.decode import State, advance, count_words, start
-from zoo.generation.prompts import choose_lengths, crosses_over, encode_prompts, pad_prompts
+from zoo.generation.prompts import (
+    choose_lengths,
+    crosses_over,
+    encode_prompts,
+    fit_new_tokens,
+    pad_prompts,
+)
 from zoo.generation.settings import Settings, find_specials, make_rules
 from zoo.generation.stop import check_stop, find_stop, settle
 from zoo.models.decoder import Decoder
@@ -86,6 +92,7 @@ class Writer:
         self.specials = find_specials(told, self.tokenizer, self.crosses)
         self.rules = make_rules(settings, self.specials, count_words(self.model))
         check_stop(settings.stop, self.tokenizer)
+        self.limit = 0  # new tokens of a row; known with the prompts
 
     def write(
         self, prompts: Sequence[Any], seed: Any, batch_size: int, stream: Stream | None
@@ -95,9 +102,10 @@ class Writer:
             raise UserError(f"batch_size={batch_size} should be at least 1")
         if not isinstance(seed, int) and len(seed) != len(prompts):
             raise UserError(f"{len(seed)} seeds for {len(prompts)} prompts: give one, or one each")
+        if stream is not None and self.tokenizer is None:
+            raise UserError("stream: the source has no tokenizer, so there is no text to tell")
         rows = encode_prompts(prompts, self.model, self.tokenizer)
-        if rows:  # all fit, or none is begun
-            choose_lengths(self.model, rows, self.settings.max_new_tokens)
+        self.limit = fit_new_tokens(self.model, rows, self.settings.max_new_tokens)
         copies = self.settings.num_return if self.settings.num_beams == 1 else 1
         order = sorted(range(len(rows) * copies), key=lambda i: len(rows[i // copies]))
         made: dict[int, Generation] = {}
@@ -110,7 +118,7 @@ class Writer:
         return [dataclasses.replace(g[0], others=(*g[0].others, *g[1:])) for g in groups]
 
     def _write_batch(self, batch: Batch, keys: Any, stream: Stream | None) -> list[Generation]:
-        length, room = choose_lengths(self.model, batch.rows, self.settings.max_new_tokens)
+        length, room = choose_lengths(self.model, batch.rows, self.limit)
         size = 1 << (len(batch.rows) - 1).bit_length()
         prompts = pad_prompts(batch.rows, length, size, self.specials.begin)
         keys = keys[np.minimum(np.arange(size), len(batch.rows) - 1)]
@@ -120,7 +128,7 @@ class Writer:
 
     def _decode(self, batch: Batch, state: State, stream: Stream | None) -> list[Generation]:
         """All in one dispatch, or with looks at the text between them."""
-        limit, told = self.settings.max_new_tokens, [""] * len(batch.rows)
+        limit, told = self.limit, [""] * len(batch.rows)
         stride = 1 if stream else LOOK_EVERY if self.settings.stop else limit
         for count in range(stride, limit + stride, stride):
             state = advance(
