@@ -63,13 +63,22 @@ def unroll(model: Any, params: Any) -> tuple[Any, Any]:
     return model.clone(scan_layers=False), unstack_layers(params)
 
 
-def make_keys(seed: int | Sequence[int], prompts: np.ndarray, copies: np.ndarray) -> Any:
+def make_keys(seed: int | Sequence[int], prompts: Sequence[int], copies: Sequence[int]) -> Any:
     """One random key a row: of its prompt and its copy, or of its own seed and its copy."""
+    places = np.array(prompts, np.uint32)
     if isinstance(seed, int):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), prompts)
+        seeds = np.full(len(places), seed, np.int64)
     else:
-        keys = jax.vmap(jax.random.key)(np.asarray(seed, np.uint32)[prompts])
-    return jax.vmap(jax.random.fold_in)(keys, copies)
+        seeds, places = np.asarray(seed, np.int64)[places], 0 * places
+    return _fold_keys(seeds.astype(np.uint32), places, np.array(copies, np.uint32))
+
+
+@jax.jit
+def _fold_keys(seeds: Any, places: Any, copies: Any) -> Any:
+    def fold(seed: Any, place: Any, copy: Any) -> Any:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), copy)
+
+    return jax.vmap(fold)(seeds, places, copies)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,11 @@ class Batch:
 
     rows: list[np.ndarray]
     numbers: list[int]
+
+    @property
+    def size(self) -> int:
+        """Rows of the compiled program: a power of two."""
+        return 1 << (len(self.rows) - 1).bit_length()
 
 
 class Writer:
@@ -112,16 +126,20 @@ class Writer:
         for begin in range(0, len(order), batch_size):
             here = order[begin : begin + batch_size]
             batch = Batch([rows[i // copies] for i in here], [i // copies for i in here])
-            keys = make_keys(seed, np.array(batch.numbers), np.array([i % copies for i in here]))
+            keys = None
+            if self.rules.temperature is not None:
+                # The rows that fill a batch up are the last one again, as its prompt is.
+                rows_of = [*here, *[here[-1]] * (batch.size - len(here))]
+                keys = make_keys(
+                    seed, [i // copies for i in rows_of], [i % copies for i in rows_of]
+                )
             made |= zip(here, self._write_batch(batch, keys, stream), strict=True)
         groups = [[made[i * copies + j] for j in range(copies)] for i in range(len(rows))]
         return [dataclasses.replace(g[0], others=(*g[0].others, *g[1:])) for g in groups]
 
     def _write_batch(self, batch: Batch, keys: Any, stream: Stream | None) -> list[Generation]:
         length, room = choose_lengths(self.model, batch.rows, self.limit)
-        size = 1 << (len(batch.rows) - 1).bit_length()
-        prompts = pad_prompts(batch.rows, length, size, self.specials.begin)
-        keys = keys[np.minimum(np.arange(size), len(batch.rows) - 1)]
+        prompts = pad_prompts(batch.rows, length, batch.size, self.specials.begin)
         return self._decode(
             batch, start(self.model, self.params, self.rules, prompts, keys, room), stream
         )
