@@ -282,7 +282,7 @@ def test_the_command(folder, loaded, capsys, tmp_path):
     [
         ([], "there is no prompt"),
         (["--prompt"], "--prompt needs a value"),
-        (["--prompt=a", "b"], "takes one source, not also 'b'"),
+        (["--prompt=a", "b"], "takes one source; a text is given as --prompt='b'"),
         (["--prompt=a", "--max_new_tokens=x"], "--max_new_tokens='x' is not a whole number"),
         (["--prompt=a", "--temp=1"], "no flag --temp"),
         (["--file=nowhere.txt"], "--file=nowhere.txt: No such file"),

@@ -45,8 +45,8 @@ def generate(argv: Sequence[str]) -> int:
         return DONE
     words, flags = split_flags(argv, [*NUMBERS, *WORDS], ["stream", "json"])
     if len(words) != 1:
-        told = f"not also {words[1]!r}: put a text in quotes" if words else "it is missing"
-        raise UserError(f"zoo generate takes one source, {told} (see --help)")
+        told = f"; a text is given as --prompt={words[1]!r}" if words else ": zoo generate SOURCE"
+        raise UserError(f"zoo generate takes one source{told}")
     prompts = read_prompts(flags)
     given = {name: to_number(flags, name, kind) for name, kind in NUMBERS.items()}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
