@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zoo.models import create_model, init_params, list_models
     from zoo.pretrained import convert, load_pretrained, save_pretrained
     from zoo.train import Result, fit
+    from zoo.use import predict
 
 _HOMES = {
     "create_model": "zoo.models",
@@ -22,6 +23,7 @@ _HOMES = {
     "convert": "zoo.pretrained",
     "fit": "zoo.train",
     "Result": "zoo.train",
+    "predict": "zoo.use",
 }
 __all__ = [
     "Result",
@@ -31,6 +33,7 @@ __all__ = [
     "init_params",
     "list_models",
     "load_pretrained",
+    "predict",
     "save_pretrained",
 ]
 __version__ = "0.1.0"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from zoo.cli.data import data, tokenizer
 from zoo.cli.models import convert, info, list_, parity
+from zoo.cli.predict import predict
 from zoo.cli.training import config, doctor, runs, train
 from zoo.cli.words import DONE, MISTAKE, NON_FINITE, STOPPED
 from zoo.config import UserError, nearest
@@ -21,6 +22,7 @@ usage: zoo VERB ...        zoo VERB --help says more
   config  show a recipe's resolved config
   list    models with their parameters and FLOPs
   info    what one model is made of
+  predict what a model says of images, texts, rows of tables
   runs    runs side by side, and their curves in one picture
   data    what a source holds and what training gets of it; what is wrong with it
   convert published weights to another layout
@@ -34,6 +36,7 @@ VERBS: dict[str, Verb] = {
     "config": config,
     "list": list_,
     "info": info,
+    "predict": predict,
     "runs": runs,
     "data": data,
     "convert": convert,

@@ -25,6 +25,7 @@ from zoo.pretrained.describe import (
 )
 from zoo.pretrained.family import Family, head_of
 from zoo.pretrained.processor import Processor
+from zoo.pretrained.recipe import Recipe, find_recipe, has_recipe, read_labels, to_processor
 from zoo.pretrained.safetensors_file import Tensors
 from zoo.pretrained.sources import MODEL_FILE, Source, find_source, read_json
 from zoo.pretrained.text import find_tokenizer
@@ -32,13 +33,14 @@ from zoo.tree import stack_layers
 
 PROCESSOR_FILE = "preprocessor_config.json"
 # Of a config.json what says nothing about the arithmetic and yet belongs to the model.
+LABELS = ("id2label", "label2id")
 KEPT = (
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
     "decoder_start_token_id",
-    "id2label",
-    "label2id",
+    "problem_type",
+    *LABELS,
 )
 
 
@@ -51,6 +53,12 @@ class Card:
     processor: Processor | None  # mean, std, size, crop, interpolation
     config: dict[str, Any]  # labels and special tokens, as the source's config.json tells them
     _source: Source = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def recipe(self) -> Recipe | None:
+        """Of a run (or a copy of one in our own layout): its data, its task and the operations of
+        its evaluation. Raises UserError as `read_recipe` does."""
+        return find_recipe(self._source)
 
     @functools.cached_property
     def source_hash(self) -> str:
@@ -105,7 +113,7 @@ def load_pretrained(
     opened = open_pretrained(source, head)
     folder, before = opened.source.folder, opened.model
     after = _change(before, head, changes)
-    processor = _find_processor(opened.source, after)
+    processor, untold = find_processor(opened.source, after)
     tokenizer, told = find_tokenizer(folder, opened.source.config) if folder else (None, ())
     # Each leaf goes to the device as soon as it is read: the host holds one at a time.
     params = read_tree(opened.tensors, lambda x: jnp.asarray(x, kind))
@@ -117,7 +125,7 @@ def load_pretrained(
         params = stack_layers(params)
     kept = find_kept(opened.source)
     card = Card(opened.source.place, _find_licence(folder), processor, kept, opened.source)
-    report = (*opened.report, *changed, *told)
+    report = (*opened.report, *changed, *untold, *told)
     return Pretrained(after, params, tokenizer, processor, card, report)
 
 
@@ -159,7 +167,9 @@ def _open_as(family: Family, found: Source, head: str) -> Opened:
 
 def find_kept(source: Source) -> dict[str, Any]:
     """What `KEPT` names of a source's config."""
-    values = source.config.get("kept", {}) if source.layout == "zoo" else source.config
+    values = source.config.get("kept") if source.layout == "zoo" else source.config
+    if values is None:  # a run's own folder
+        values = read_labels(source.folder) if source.folder and has_recipe(source) else {}
     return {key: values[key] for key in KEPT if values.get(key) is not None}
 
 
@@ -208,17 +218,30 @@ def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
     return make_model(type(model), {**kept, **changes}, place="load_pretrained")
 
 
-def _find_processor(source: Source, model: Any) -> Processor | None:
+def find_processor(source: Source, model: Any) -> tuple[Processor | None, tuple[str, ...]]:
+    """(what pictures go through, None where a model takes none or nothing tells; lines for the
+    report). Raises UserError on a file that makes no processor."""
     size = getattr(model, "image_size", None)
     if size is None:
-        return None
+        return None, ()
     path = (source.folder or epath.Path()) / PROCESSOR_FILE
+    there = source.folder is not None and path.exists()
+    if has_recipe(source) and not there:
+        try:
+            recipe = find_recipe(source)
+            assert recipe is not None
+            return to_processor(recipe, size, model.num_channels), ()
+        except UserError as error:
+            return None, (f"processor: none ({error})",)
     try:
         if source.layout == "timm":
-            return Processor.from_timm(source.config.get("pretrained_cfg", source.config), size)
-        told = read_json(path) if source.folder is not None and path.exists() else {}
-        values = {"image_processor_type": default_processor(source.config), **told}
-        return Processor.from_hf(values, size, model.num_channels)
+            told = source.config.get("pretrained_cfg", source.config)
+            return Processor.from_timm(told, size), ()
+        values = {
+            "image_processor_type": default_processor(source.config),
+            **(read_json(path) if there else {}),
+        }
+        return Processor.from_hf(values, size, model.num_channels), ()
     except UserError as error:
         raise UserError(f"{source.place}: its processor: {error}") from None
 
