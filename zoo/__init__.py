@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from zoo.models import create_model, init_params, list_models
     from zoo.pretrained import convert, load_pretrained, save_pretrained
     from zoo.train import Result, fit
-    from zoo.use import predict
+    from zoo.use import embed, fill_mask, predict
 
 _HOMES = {
     "create_model": "zoo.models",
@@ -24,11 +24,15 @@ _HOMES = {
     "fit": "zoo.train",
     "Result": "zoo.train",
     "predict": "zoo.use",
+    "embed": "zoo.use",
+    "fill_mask": "zoo.use",
 }
 __all__ = [
     "Result",
     "convert",
     "create_model",
+    "embed",
+    "fill_mask",
     "fit",
     "init_params",
     "list_models",

@@ -1,18 +1,23 @@
-"""The verb of predictions: predict."""
+"""Verbs that ask a model: predict, embed, fill."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.words import DONE, FOUND, asks_help, pick_one, split_flags, to_number
-from zoo.config import UserError
-from zoo.console import align
+from zoo.cli.results import (
+    open_draft,
+    print_cosines,
+    print_filled,
+    print_table,
+    show_progress,
+    tell_problems,
+    write_json,
+)
+from zoo.cli.words import DONE, asks_help, pick_one, split_flags, to_number
+from zoo.config import UserError, nearest
 
 PREDICT_HELP = """\
 usage: zoo predict SOURCE FILE... [--text=TEXT [--pair=TEXT]] [--top=5] [--json[=FILE]]
@@ -28,6 +33,37 @@ probabilities, or values. SOURCE is a run's folder or what `zoo convert` takes.
   --labels='a cat,a dog'   (or a file, one a line) names of the classes; of CLIP and
                SigLIP what is looked for, --template='a photo of a {}' around each
   --tokenizer=FILE --batch-size=32
+
+exit codes: 0 done, 2 a mistake, 3 done, but an input could not be read (each is named)"""
+
+
+EMBED_HELP = """\
+usage: zoo embed SOURCE FILE... [--text=TEXT ...] [--out=FILE.npz|FILE.npy|FILE.jsonl]
+
+The vector of each image, text or row: of length 1, so that the product of two is
+their cosine. SOURCE and FILE as in zoo predict; of CLIP and SigLIP, images and texts.
+
+  --out=FILE    .npz: vectors, and inputs, their names; .npy: vectors alone; .jsonl: one
+                JSON object a line. Without it the cosines are printed
+  --pooling=P   of texts mean, first, last or max, of images pooled, mean or first
+                (default: as the source's files say, else as docs/use_predict.md says)
+  --raw         vectors of any length
+  --tokenizer=FILE --batch-size=32
+
+exit codes: 0 done, 2 a mistake, 3 done, but an input could not be read (each is named)"""
+
+
+FILL_HELP = """\
+usage: zoo fill SOURCE [FILE.txt...] [--prompt=TEXT ...] [--top=5] [--json[=FILE]]
+
+The likeliest tokens in the place of each mask token, by a masked language model:
+
+  zoo fill bert-folder --prompt='Paris is the [MASK] of France.'
+
+  --prompt=TEXT     a text with the tokenizer's mask token in it; again for more
+  --top=5           tokens a mask
+  --json=FILE       one JSON object a line; --json alone: to the standard output
+  --tokenizer=FILE --batch-size=8
 
 exit codes: 0 done, 2 a mistake, 3 done, but an input could not be read (each is named)"""
 
@@ -58,6 +94,80 @@ def predict(argv: Sequence[str]) -> int:
         predictions = list(shown)
     print_table(predictions)
     return tell_problems(predictions)
+
+
+def embed(argv: Sequence[str]) -> int:
+    """`zoo embed SOURCE FILE...`."""
+    if asks_help(argv):
+        print(EMBED_HELP)
+        return DONE
+    known = ("text", "out", "pooling", "tokenizer", "batch-size")
+    words, flags = split_flags(argv, known, ["raw"])
+    inputs, out = gather_inputs("embed", words, flags), pick_one(flags, "out")
+    kinds = (".npz", ".npy", ".jsonl")
+    if out is not None and not out.endswith(kinds):
+        raise UserError(f"--out={out!r} should end in {', '.join(kinds)}{nearest(out, kinds)}")
+    from zoo.use.embed import make_embedder
+    from zoo.use.jobs import open_source
+
+    loaded = open_source(words[0], pick_one(flags, "tokenizer"))
+    embedder = make_embedder(loaded, pick_one(flags, "pooling"), "raw" not in flags)
+    for job in embedder.jobs.values() if len(embedder.jobs) == 1 else ():
+        check_texts(flags, job.wanted)
+    items = embedder.collect(inputs)
+    with show_progress(embedder.stream(items, **batch_size(flags)), len(items)) as shown:
+        if out is not None and out.endswith(".jsonl"):
+            return write_json(out, shown)
+        made = list(shown)
+    sound = [one for one in made if one.problem is None]
+    if sound:
+        write_vectors(sound, out)
+    return tell_problems(made)
+
+
+def write_vectors(made: Sequence[Any], out: str | None) -> None:
+    """To a file of NumPy's; without one the cosines, or the beginning of a single vector."""
+    import numpy as np
+
+    vectors = np.stack([one.vector for one in made])
+    if out is not None:
+        with open_draft(Path(out).expanduser()) as stream:
+            if out.endswith(".npy"):
+                np.save(stream, vectors)
+            else:
+                np.savez(stream, vectors=vectors, inputs=np.array([one.input for one in made]))
+    elif len(made) == 1:
+        first = ", ".join(f"{x:.4f}" for x in vectors[0, :6])
+        print(f"{made[0].input}: {vectors.shape[1]} numbers, {first}, ... (all: --out=FILE.npz)")
+    else:
+        print_cosines(made, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def fill(argv: Sequence[str]) -> int:
+    """`zoo fill SOURCE --prompt='... [MASK] ...'`."""
+    if asks_help(argv):
+        print(FILL_HELP)
+        return DONE
+    known = ("prompt", "top", "json", "tokenizer", "batch-size")
+    words, flags = split_flags(json_to_stdout(argv), known)
+    if not words:
+        raise UserError("zoo fill SOURCE --prompt=TEXT: the source is missing (see --help)")
+    inputs = [*map(Path, words[1:]), *flags.get("prompt", [])]
+    if not inputs:
+        raise UserError(f"zoo fill {words[0]} --prompt=TEXT: the text is missing")
+    top, target = to_number(flags, "top"), pick_one(flags, "json")
+    from zoo.use.fill import make_filler
+    from zoo.use.jobs import open_source
+
+    loaded = open_source(words[0], pick_one(flags, "tokenizer"))
+    filler = make_filler(loaded, 5 if top is None else top)
+    items = filler.collect(inputs)
+    with show_progress(filler.stream(items, **batch_size(flags)), len(items)) as shown:
+        if target is not None:
+            return write_json(target, shown)
+        made = list(shown)
+    print_filled(made)
+    return tell_problems(made)
 
 
 def json_to_stdout(argv: Sequence[str]) -> list[str]:
@@ -109,92 +219,3 @@ def batch_size(flags: dict[str, list[str]]) -> dict[str, int]:
     """The flag as an argument, where it is given."""
     size = to_number(flags, "batch-size")
     return {} if size is None else {"batch_size": size}
-
-
-@contextlib.contextmanager
-def show_progress(made: Iterable[Any], count: int) -> Iterator[Iterator[Any]]:
-    """The same one by one, with a bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=count)
-
-        def advance() -> Iterator[Any]:
-            for one in made:
-                bar.advance(task)
-                yield one
-
-        yield advance()
-
-
-def write_json(target: str, made: Iterable[Any]) -> int:
-    """One JSON object a line, to a file (in one move, when all are made) or '-', stdout. Returns
-    the exit code."""
-    kept = []
-    if target == "-":
-        for one in made:
-            print(json.dumps(one.to_dict(), ensure_ascii=False), flush=True)
-            kept.append(one)
-        return tell_problems(kept)
-    path = Path(target).expanduser()
-    draft = path.with_name(f"{path.name}.part")
-    try:
-        with draft.open("w", encoding="utf-8") as stream:
-            for one in made:
-                stream.write(json.dumps(one.to_dict(), ensure_ascii=False) + "\n")
-                kept.append(one)
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
-    return tell_problems(kept)
-
-
-def print_table(predictions: Sequence[Any]) -> None:
-    """For people: a line an input; of one input alone a line a label."""
-    sound = [p for p in predictions if p.problem is None]
-    rows: list[tuple[str, ...]]
-    if not sound:
-        return
-    if len(predictions) == 1 and sound[0].labels:
-        rows = [("label", "probability")]
-        rows += [(label, f"{number:.4f}") for label, number in sound[0].labels]
-    elif any(p.spans for p in sound):
-        rows = [("input", "text", "label", "score", "place")]
-        rows += [
-            (p.input, s.text, s.label or "", f"{s.score:.4f}", f"{s.start}-{s.end}")
-            for p in sound
-            for s in p.spans
-        ]
-    elif sound[0].values:
-        names = list(sound[0].values)
-        rows = [("input", *names)]
-        rows += [(p.input, *(f"{p.values[name]:.6g}" for name in names)) for p in sound]
-    else:
-        rows = [("input", "label", "probability", "then")]
-        for p in sound:
-            first, *rest = p.labels
-            then = ", ".join(f"{label} {number:.4f}" for label, number in rest)
-            rows.append((p.input, first.label, f"{first.probability:.4f}", then))
-    for line in align(rows):
-        print(line)
-
-
-def tell_problems(done: Sequence[Any]) -> int:
-    """Names on stderr what was left out and what was changed; returns the exit code."""
-    notes: dict[str, list[str]] = {}
-    for one in done:
-        if one.note:
-            notes.setdefault(one.note, []).append(one.input)
-    for note, names in notes.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"{names[0]}{more}: {note}", file=sys.stderr)
-    broken = [one for one in done if one.problem]
-    for one in broken:
-        print(f"left out: {one.input}: {one.problem}", file=sys.stderr)
-    if broken:
-        print(f"{len(broken)} of {len(done)} inputs left out", file=sys.stderr)
-    return FOUND if broken else DONE

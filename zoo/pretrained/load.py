@@ -24,11 +24,12 @@ from zoo.pretrained.describe import (
     model_of,
 )
 from zoo.pretrained.family import Family, head_of
+from zoo.pretrained.pooling import Pooling, read_pooling
 from zoo.pretrained.processor import Processor
 from zoo.pretrained.recipe import Recipe, find_recipe, has_recipe, read_labels, to_processor
 from zoo.pretrained.safetensors_file import Tensors
 from zoo.pretrained.sources import MODEL_FILE, Source, find_source, read_json
-from zoo.pretrained.text import find_tokenizer
+from zoo.pretrained.text import find_pad_token, find_tokenizer
 from zoo.tree import stack_layers
 
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -59,6 +60,17 @@ class Card:
         """Of a run (or a copy of one in our own layout): its data, its task and the operations of
         its evaluation. Raises UserError as `read_recipe` does."""
         return find_recipe(self._source)
+
+    @functools.cached_property
+    def pad_token(self) -> str | None:
+        """What texts are padded with, as the tokenizer's settings beside the weights name it."""
+        return find_pad_token(self._source.folder) if self._source.folder else None
+
+    @functools.cached_property
+    def pooling(self) -> Pooling | None:
+        """How sentence-transformers' files beside the weights make a vector of a text. Raises
+        UserError on one we do not know."""
+        return read_pooling(self._source.folder) if self._source.folder else None
 
     @functools.cached_property
     def source_hash(self) -> str:

@@ -4,7 +4,9 @@
 images, texts and rows of tables.
 """
 
+from zoo.use.embed import Embedding, embed
+from zoo.use.fill import Filled, fill_mask
 from zoo.use.predict import predict
 from zoo.use.predictions import Label, Prediction, Span
 
-__all__ = ["Label", "Prediction", "Span", "predict"]
+__all__ = ["Embedding", "Filled", "Label", "Prediction", "Span", "embed", "fill_mask", "predict"]

@@ -16,12 +16,14 @@ BATCH_SIZE = 32
 @dataclass(frozen=True)
 class Item:
     """One input: its name (a file, a file's line, 'input 3') and what it holds, or why nothing. Of
-    a `file` that is broken a line is told; a wrong object that a program gave is an error."""
+    a `file` that is broken a line is told; a wrong object that a program gave is an error. `takes`
+    says which of two towers it is for."""
 
     name: str
     content: Any = None
     problem: str | None = None
     file: bool = False
+    takes: str = ""
 
 
 @dataclass(frozen=True)

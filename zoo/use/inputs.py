@@ -6,6 +6,7 @@ in its folders). A table (CSV, TSV, JSONL, Parquet, NPZ) gives a row an input.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,12 +45,14 @@ PAIRS = (  # columns of a table, keys of a dict
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a model takes: `columns` of a table where its run knew them, `width` numbers a row."""
+    """What a model takes: `columns` of a table where its run knew them, `width` numbers a row, and
+    of texts whether they must be pairs or must not (None: both will do)."""
 
     takes: Takes
     name: str  # of the source, for a person
     columns: tuple[str, ...] = ()
     width: int = 0
+    pairs: bool | None = None
 
 
 def collect_items(inputs: Any, wanted: Wanted) -> list[Item]:
@@ -69,6 +72,28 @@ def collect_items(inputs: Any, wanted: Wanted) -> list[Item]:
             items.append(Item(f"input {number}", check_content(content, number, wanted)))
     if not items:
         raise UserError(f"no inputs: {wanted.name} takes {SHOWN[wanted.takes]}")
+    for item in items:
+        if item.problem is None and wanted.pairs is isinstance(item.content, str):
+            told = "pairs of texts (of a question and its context)" if wanted.pairs else "no pairs"
+            raise UserError(f"{item.name}: {wanted.name} takes {told}")
+    return items
+
+
+def collect_for_towers(inputs: Any, towers: Mapping[str, Wanted]) -> list[Item]:
+    """The inputs of a model that takes images and texts: strings are texts, files go by their
+    endings (a folder by what is in it), all else is an image. Raises UserError as above."""
+    items: list[Item] = []
+    for content in _as_sequence(inputs, "text"):
+        path = os.path.expanduser(os.fspath(content)) if isinstance(content, os.PathLike) else ""
+        is_text = isinstance(content, str) or (
+            bool(path) and not os.path.isdir(path) and kind_of_file(path) in ("text", "table")
+        )
+        takes = "text" if is_text else "image"
+        for item in collect_items([content], towers[takes]):
+            name = item.name if path else f"input {len(items)}"
+            items.append(dataclasses.replace(item, name=name, takes=takes))
+    if not items:
+        raise UserError(f"no inputs: {towers['image'].name} takes images and texts")
     return items
 
 

@@ -71,7 +71,7 @@ def plan_recipe(loaded: Pretrained, recipe: Recipe) -> tuple[Wanted, Callable[[i
     columns = (*recipe.column_names("text"), *recipe.column_names("text_pair"))
     tokenizer = dataset.tokenizer
     return (
-        Wanted("text", name, columns),
+        Wanted("text", name, columns, pairs=pair),
         lambda size: RecipeTexts(tokenizer, recipe.ops, length, pair, size),
     )
 

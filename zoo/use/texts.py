@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from zoo.config import UserError
 from zoo.data.ops import Op, finish
 from zoo.use.batches import Item, Portion, Prepared, fill_up
 
@@ -82,10 +81,6 @@ class RecipeTexts:
     size: int
 
     def __call__(self, items: Sequence[Item]) -> Prepared:
-        for item in items:
-            if isinstance(item.content, str) == self.pair:
-                wanted = "pairs of texts" if self.pair else "single texts, no pairs"
-                raise UserError(f"{item.name}: the run was trained on {wanted}")
         notes, portions = {}, []
         rows, marks = self.tokenizer.encode_rows([item.content for item in items], 2**20)
         for i, row in enumerate(rows):
