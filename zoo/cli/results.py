@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -64,6 +65,16 @@ def open_draft(path: Path) -> Iterator[Any]:
         draft.unlink(missing_ok=True)
 
 
+def cut(name: str, most: int = 60) -> str:
+    """A name of at most so many characters; of a file its end counts, of a text its beginning."""
+    line = " ".join(name.split())
+    if len(line) <= most:
+        return line
+    return (
+        f"...{line[3 - most :]}" if os.sep in line and " " not in line else f"{line[: most - 3]}..."
+    )
+
+
 def print_table(predictions: Sequence[Any]) -> None:
     """For people: a line an input; of one input alone a line a label."""
     sound = [p for p in predictions if p.problem is None]
@@ -76,20 +87,20 @@ def print_table(predictions: Sequence[Any]) -> None:
     elif any(p.spans for p in sound):
         rows = [("input", "text", "label", "score", "place")]
         rows += [
-            (p.input, s.text, s.label or "", f"{s.score:.4f}", f"{s.start}-{s.end}")
+            (cut(p.input), s.text, s.label or "", f"{s.score:.4f}", f"{s.start}-{s.end}")
             for p in sound
             for s in p.spans
         ]
     elif sound[0].values:
         names = list(sound[0].values)
         rows = [("input", *names)]
-        rows += [(p.input, *(f"{p.values[name]:.6g}" for name in names)) for p in sound]
+        rows += [(cut(p.input), *(f"{p.values[name]:.6g}" for name in names)) for p in sound]
     else:
         rows = [("input", "label", "probability", "then")]
         for p in sound:
             first, *rest = p.labels
             then = ", ".join(f"{label} {number:.4f}" for label, number in rest)
-            rows.append((p.input, first.label, f"{first.probability:.4f}", then))
+            rows.append((cut(p.input), first.label, f"{first.probability:.4f}", then))
     for line in align(rows):
         print(line)
 
@@ -116,7 +127,7 @@ def print_cosines(made: Sequence[Any], vectors: Any) -> None:
     numbers = [str(i + 1) for i in range(len(made))]
     rows = [("", "input", *numbers)]
     for number, one, row in zip(numbers, made, vectors @ vectors.T, strict=True):
-        rows.append((number, one.input, *(f"{cosine:.3f}" for cosine in row)))
+        rows.append((number, cut(one.input), *(f"{cosine:.3f}" for cosine in row)))
     for line in align(rows, range(2, len(rows[0]))):
         print(line)
 
@@ -126,6 +137,6 @@ def print_filled(made: Sequence[Any]) -> None:
     rows = [("input", "mask", "token", "probability")]
     for one in made:
         for number, tokens in enumerate(one.masks, 1):
-            rows += [(one.input, str(number), t.token, f"{t.probability:.4f}") for t in tokens]
+            rows += [(cut(one.input), str(number), t.token, f"{t.probability:.4f}") for t in tokens]
     for line in align(rows) if len(rows) > 1 else ():
         print(line)

@@ -25,6 +25,17 @@ class Item:
     file: bool = False
     takes: str = ""
 
+    @property
+    def shown(self) -> str:
+        """The name, of a text by itself no more than its beginning."""
+        return shorten(self.name)
+
+
+def shorten(name: str, most: int = 60) -> str:
+    """A line of at most so many characters."""
+    line = " ".join(name.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
 
 @dataclass(frozen=True)
 class Portion:

@@ -122,12 +122,9 @@ class Filler:
         items = collect_items(texts, self.job.wanted)
         for item in items:
             if item.problem is None and self.mask not in " ".join(np.ravel(item.content)):
-                shown = np.ravel(item.content)[0]
-                other = next((m for m in MASKS if m in shown), None)
+                other = next((m for m in MASKS if m in " ".join(np.ravel(item.content))), None)
                 why = f", not {other!r}" if other else ""
-                raise UserError(
-                    f"{item.name}: {str(shown)[:60]!r} has no mask token: write {self.mask!r}{why}"
-                )
+                raise UserError(f"{item.shown}: no mask token in it: write {self.mask!r}{why}")
         return items
 
     def stream(self, items: Sequence[Item], batch_size: int = BATCH_SIZE) -> Iterator[Filled]:

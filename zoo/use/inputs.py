@@ -69,14 +69,22 @@ def collect_items(inputs: Any, wanted: Wanted) -> list[Item]:
             for path in list_files(os.path.expanduser(os.fspath(content)), wanted):
                 items += read_path(path, wanted)
         else:
-            items.append(Item(f"input {number}", check_content(content, number, wanted)))
+            made = check_content(content, number, wanted)
+            items.append(Item(name_of(made, number), made))
     if not items:
         raise UserError(f"no inputs: {wanted.name} takes {SHOWN[wanted.takes]}")
     for item in items:
         if item.problem is None and wanted.pairs is isinstance(item.content, str):
             told = "pairs of texts (of a question and its context)" if wanted.pairs else "no pairs"
-            raise UserError(f"{item.name}: {wanted.name} takes {told}")
+            raise UserError(f"{item.shown}: {wanted.name} takes {told}")
     return items
+
+
+def name_of(content: Any, number: int) -> str:
+    """A text is its own name."""
+    if isinstance(content, str):
+        return str(content)
+    return " | ".join(content) if isinstance(content, tuple) else f"input {number}"
 
 
 def collect_for_towers(inputs: Any, towers: Mapping[str, Wanted]) -> list[Item]:
@@ -90,7 +98,7 @@ def collect_for_towers(inputs: Any, towers: Mapping[str, Wanted]) -> list[Item]:
         )
         takes = "text" if is_text else "image"
         for item in collect_items([content], towers[takes]):
-            name = item.name if path else f"input {len(items)}"
+            name = item.name if path or is_text else f"input {len(items)}"
             items.append(dataclasses.replace(item, name=name, takes=takes))
     if not items:
         raise UserError(f"no inputs: {towers['image'].name} takes images and texts")
@@ -188,24 +196,31 @@ def list_files(path: str, wanted: Wanted) -> list[str]:
         raise UserError(f"no such file: {path}{nearest(os.path.basename(path), there)}")
     kind = kind_of_file(path)
     if kind not in ("table", wanted.takes) and (kind != "" or wanted.takes != "image"):
-        shown = {"image": "an image", "text": "text", "": "of no ending that is known"}[kind]
-        raise UserError(f"{path} is {shown}, {wanted.name} takes {SHOWN[wanted.takes]}")
+        shown = {"image": "is an image", "text": "is text", "": "has no ending that is known"}[kind]
+        endings = f" ({', '.join(list_endings(wanted.takes))})"
+        raise UserError(f"{path} {shown}, {wanted.name} takes {SHOWN[wanted.takes]}{endings}")
     return [path]
 
 
 def _list_folder(path: str, wanted: Wanted) -> list[str]:
     if wanted.takes == "image":
         found = [os.path.join(path, name) for name, _ in list_images(path)]
-        endings: Sequence[str] = IMAGE_SUFFIXES
     else:
         kinds = ("table", "text") if wanted.takes == "text" else ("table",)
         files = sorted(p for p in Path(path).iterdir() if p.is_file() and p.name[0] != ".")
         found = [str(p) for p in files if kind_of_file(p.name) in kinds]
-        endings = [s for suffixes in TABLE_SUFFIXES.values() for s in suffixes]
-        endings = [*(TEXT_SUFFIXES if wanted.takes == "text" else ()), *endings]
     if not found:
-        raise UserError(f"the folder {path} holds no file {', '.join('*' + s for s in endings)}")
+        endings = ", ".join(list_endings(wanted.takes))
+        raise UserError(f"the folder {path} holds no file of {SHOWN[wanted.takes]} ({endings})")
     return found
+
+
+def list_endings(takes: Takes) -> list[str]:
+    """Of the files that hold such inputs."""
+    tables = [suffixes[0] for suffixes in TABLE_SUFFIXES.values()]
+    if takes == "image":
+        return [*IMAGE_SUFFIXES]
+    return [*(TEXT_SUFFIXES[:1] if takes == "text" else ()), *tables]
 
 
 def kind_of_file(path: str) -> Literal["image", "text", "table", ""]:
