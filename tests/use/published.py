@@ -9,7 +9,8 @@ from typing import Any
 
 TWINS = pathlib.Path(__file__).parent.parent / "pretrained" / "twins"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = "the a cat dog sat ran on mat in park is was red big small happy and not".split()
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "in"]
+WORDS += ["park", "is", "was", "red", "big", "small", "happy", "and", "not"]
 PIECES = [*WORDS, *"abcdefgh", *(f"##{x}" for x in "stuv"), "##ing", "##s", ".", ",", "?"]
 
 

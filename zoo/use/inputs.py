@@ -247,8 +247,16 @@ def read_path(path: str, wanted: Wanted) -> Iterator[Item]:
     try:
         made = list(read_table(path, wanted) if kind == "table" else read_text(path))
     except UserError as error:
-        made = [Item(path, problem=str(error).removeprefix(f"{path}: "), file=True)]
+        made = [Item(path, problem=without_path(str(error), path), file=True)]
     yield from made or [Item(path, problem="it holds no inputs", file=True)]
+
+
+def without_path(line: str, path: str) -> str:
+    """'FILE:3: wrong' -> 'line 3: wrong', as the file is named beside it."""
+    number, colon, rest = line.removeprefix(f"{path}:").partition(":")
+    if line.startswith(f"{path}:") and colon and number.isdigit():
+        return f"line {number}:{rest}"
+    return line.removeprefix(f"{path}: ").removeprefix(f"{path} ")
 
 
 def read_text(path: str) -> Iterator[Item]:
