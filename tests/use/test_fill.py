@@ -34,6 +34,7 @@ def write_smiles_tokenizer(vocabulary, path):
     backend.save(str(path))
 
 
+@pytest.mark.slow
 def test_a_reaction_comes_back(tmp_path, capsys):
     folder = find_folder(
         "rxnmapper", "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"

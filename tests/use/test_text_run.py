@@ -10,6 +10,7 @@ import zoo
 from zoo.config import DataConfig, ModelConfig, TaskConfig, UserError
 from zoo.train.build import eval_batches
 
+pytestmark = pytest.mark.slow
 GOOD, BAD = ["good", "fine", "happy"], ["bad", "poor", "sad"]
 
 

@@ -110,6 +110,7 @@ def colours(tmp_path_factory):
     return root, zoo.fit(config, root / "run")
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_is_classified_as_in_the_evaluation(colours):
     root, result = colours
     found = zoo.predict(root / "run", root / "data" / "test", batch_size=4)
@@ -123,13 +124,13 @@ def test_a_folder_of_pictures_is_classified_as_in_the_evaluation(colours):
     ]
 
 
+@pytest.mark.slow
 def test_copies_keep_labels_and_pictures(colours, tmp_path):
     root, _ = colours
-    expected = zoo.predict(root / "run", root / "data" / "test")
+    files = root / "data" / "test"
+    expected = zoo.predict(root / "run", files)
     zoo.convert(root / "run", tmp_path / "zoo", "zoo")
-    for one, other in zip(
-        zoo.predict(tmp_path / "zoo", root / "data" / "test"), expected, strict=True
-    ):
+    for one, other in zip(zoo.predict(tmp_path / "zoo", files), expected, strict=True):
         assert dict(one.labels) == pytest.approx(dict(other.labels), abs=1e-6)
     assert zoo.convert(root / "run", tmp_path / "hf", "hf") == []
     told = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
@@ -139,9 +140,7 @@ def test_copies_keep_labels_and_pictures(colours, tmp_path):
     names = json.loads((tmp_path / "hf" / "config.json").read_text())["id2label"]
     assert list(names.values()) == sorted(COLOURS)
     # A processor rounds the longer side down, the operations to the nearest: by a pixel.
-    for one, other in zip(
-        zoo.predict(tmp_path / "hf", root / "data" / "test"), expected, strict=True
-    ):
+    for one, other in zip(zoo.predict(tmp_path / "hf", files), expected, strict=True):
         assert dict(one.labels) == pytest.approx(dict(other.labels), abs=0.05)
     loaded = zoo.load_pretrained(root / "run")
     zoo.save_pretrained(

@@ -152,6 +152,7 @@ def fill(argv: Sequence[str]) -> int:
     words, flags = split_flags(json_to_stdout(argv), known)
     if not words:
         raise UserError("zoo fill SOURCE --prompt=TEXT: the source is missing (see --help)")
+    check_files(words[1:])
     inputs = [*map(Path, words[1:]), *flags.get("prompt", [])]
     if not inputs:
         raise UserError(f"zoo fill {words[0]} --prompt=TEXT: the text is missing")
@@ -184,11 +185,20 @@ def gather_inputs(verb: str, words: Sequence[str], flags: dict[str, list[str]]) 
         raise UserError(
             f"--pair is the second text of a --text: {len(texts)} and {len(seconds)} were given"
         )
+    check_files(words[1:])
     given: list[Any] = list(zip(texts, seconds, strict=True)) if seconds else list(texts)
     inputs = [*map(Path, words[1:]), *given]
     if not inputs:
         raise UserError(f"zoo {verb} {words[0]} FILE...: name files, or give --text=TEXT")
     return inputs
+
+
+def check_files(paths: Sequence[str]) -> None:
+    """Raises UserError on one that is not there, before a large model is read."""
+    from zoo.use.inputs import require_file
+
+    for path in paths:
+        require_file(os.path.expanduser(path))
 
 
 def check_texts(flags: dict[str, list[str]], wanted: Any) -> None:
@@ -202,6 +212,8 @@ def split_labels(value: str | None) -> list[str] | None:
     """'a cat,a dog', or a file with one a line. Raises UserError on one that is empty."""
     if value is None:
         return None
+    if value.endswith(".txt") and not os.path.exists(value):
+        raise UserError(f"--labels: no such file: {value}")
     if os.path.isfile(value):
         try:
             found = Path(value).read_text(encoding="utf-8").splitlines()

@@ -138,12 +138,13 @@ def make_embedder(
         hint = nearest(pooling, known) if known else ""
         raise UserError(f"pooling={pooling!r}: {loaded.card.source} has {which}{hint}")
     if isinstance(model, TwoTowers):
-        images, texts = plan_images(loaded), plan_tower_texts(loaded, model)
+        images = plan_images(loaded)
         body = Body(model, "", normalize)
         compute = bind(embed_images, body, loaded.params)
         compute_texts = bind(embed_tower_texts, body, loaded.params)
         wanted = Wanted("text", loaded.card.source)
-        return Embedder({"image": Job(*images, compute), "text": Job(wanted, texts, compute_texts)})
+        texts = Job(wanted, lambda n: plan_tower_texts(loaded, model)(n), compute_texts)
+        return Embedder({"image": Job(*images, compute), "text": texts})  # images need no tokenizer
     return Embedder({"": _make_job(loaded, pooling, normalize)})
 
 

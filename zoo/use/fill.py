@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.data.tokenizers.json_tokenizer import MASKS
+from zoo.models.mlp import MLP
 from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
 from zoo.use.batches import Item, Portion, Prepared, bind
@@ -118,14 +120,19 @@ class Filler:
     mask: str
 
     def collect(self, texts: Any) -> list[Item]:
-        """The texts, named. Raises UserError on one without a mask token."""
-        items = collect_items(texts, self.job.wanted)
-        for item in items:
-            if item.problem is None and self.mask not in " ".join(np.ravel(item.content)):
-                other = next((m for m in MASKS if m in " ".join(np.ravel(item.content))), None)
-                why = f", not {other!r}" if other else ""
-                raise UserError(f"{item.shown}: no mask token in it: write {self.mask!r}{why}")
-        return items
+        """The texts, named. Raises UserError on one without a mask token; a line of a file is
+        passed over."""
+        return [self._check(item) for item in collect_items(texts, self.job.wanted)]
+
+    def _check(self, item: Item) -> Item:
+        text = " ".join(np.ravel(item.content)) if item.problem is None else self.mask
+        if self.mask in text:
+            return item
+        other = next((mask for mask in MASKS if mask in text), None)
+        why = f"no mask token in it: write {self.mask!r}" + (f", not {other!r}" if other else "")
+        if item.file:
+            return dataclasses.replace(item, problem=why)
+        raise UserError(f"{item.shown}: {why}")
 
     def stream(self, items: Sequence[Item], batch_size: int = BATCH_SIZE) -> Iterator[Filled]:
         """The answers, in order, as they are made."""
@@ -152,6 +159,7 @@ def make_filler(loaded: Pretrained, top: int = 5) -> Filler:
     name, head, model = loaded.card.source, head_of(loaded.model), loaded.model
     if head != "masked_lm":
         right = {"lm": "zoo generate", "none": "zoo embed"}.get(head, "zoo predict")
+        right = "zoo predict" if isinstance(model, MLP) else right
         raise UserError(f"{name} has no head for masked tokens (head {head!r}): see {right} {name}")
     if top < 1:
         raise UserError(f"top={top} must be at least 1")

@@ -144,10 +144,10 @@ def _to_text(content: Any, name: str, wanted: Wanted) -> Any:
                 break
         else:
             content = content.get("text")
-    if isinstance(content, list | tuple) and len(content) == 2:
+    if isinstance(content, list) and len(content) == 2:
         content = tuple(content)
     parts = content if isinstance(content, tuple) else (content,)
-    if not all(isinstance(part, str | np.str_) for part in parts):
+    if len(parts) > 2 or not all(isinstance(part, str) for part in parts):
         raise UserError(
             f"{name}: {wanted.name} takes texts, not {type(content).__name__}: give a string, a "
             "pair of them, or a pathlib.Path of a file of texts"
@@ -188,18 +188,23 @@ def check_columns(there: Iterable[Any], columns: Sequence[str], place: str) -> N
 
 def list_files(path: str, wanted: Wanted) -> list[str]:
     """A file, or those of a folder. Raises UserError where there is none, or none of the kind."""
+    require_file(path)
     if os.path.isdir(path):
         return _list_folder(path, wanted)
-    if not os.path.exists(path):
-        folder = os.path.dirname(path) or "."
-        there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        raise UserError(f"no such file: {path}{nearest(os.path.basename(path), there)}")
     kind = kind_of_file(path)
     if kind not in ("table", wanted.takes) and (kind != "" or wanted.takes != "image"):
         shown = {"image": "is an image", "text": "is text", "": "has no ending that is known"}[kind]
         endings = f" ({', '.join(list_endings(wanted.takes))})"
         raise UserError(f"{path} {shown}, {wanted.name} takes {SHOWN[wanted.takes]}{endings}")
     return [path]
+
+
+def require_file(path: str) -> None:
+    """Raises UserError, with the nearest name, where there is no such file or folder."""
+    if not os.path.exists(path):
+        folder = os.path.dirname(path) or "."
+        there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        raise UserError(f"no such file: {path}{nearest(os.path.basename(path), there)}")
 
 
 def _list_folder(path: str, wanted: Wanted) -> list[str]:
@@ -263,7 +268,7 @@ def read_text(path: str) -> Iterator[Item]:
     """A text a line; lines without one are passed over."""
     for number, line in read_lines(path):
         if line.strip():
-            yield Item(f"{path}:{number}", line.rstrip("\r\n"))
+            yield Item(f"{path}:{number}", line.rstrip("\r\n"), file=True)
 
 
 def read_table(path: str, wanted: Wanted) -> Iterator[Item]:
@@ -289,7 +294,8 @@ def read_table(path: str, wanted: Wanted) -> Iterator[Item]:
         every = np.arange(len(table))
         texts = [read_strings(table, column)[every].tolist() for column in columns]
         pairs = zip(*texts, strict=True)
-        yield from map(Item, names, texts[0] if len(texts) == 1 else pairs)
+        for name, content in zip(names, texts[0] if len(texts) == 1 else pairs, strict=True):
+            yield Item(name, content, file=True)
 
 
 def _guess(table: Table, path: str, wanted: Wanted) -> Sequence[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zoo.config import UserError
 from zoo.data.ops import find_kind
+from zoo.data.tokenizers import read_tokenizer
 from zoo.models.encoder import Encoder
 from zoo.pretrained import Pretrained, load_pretrained
 from zoo.pretrained.recipe import Recipe
@@ -42,15 +45,14 @@ class Job:
 def open_source(source: Any, tokenizer: Any = None) -> Pretrained:
     """A source, loaded unless it is. `tokenizer` is a tokenizer, or a file of one, that takes the
     place of the source's own."""
-    import dataclasses
-
     loaded = source if isinstance(source, Pretrained) else load_pretrained(source)
     if tokenizer is None:
         return loaded
-    if isinstance(tokenizer, str):
-        from zoo.data.tokenizers import read_tokenizer
-
-        tokenizer = read_tokenizer(tokenizer)
+    if isinstance(tokenizer, str | os.PathLike):
+        try:
+            tokenizer = read_tokenizer(tokenizer)
+        except UserError as error:
+            raise UserError(str(error).removeprefix("data.")) from None
     return dataclasses.replace(loaded, tokenizer=tokenizer)
 
 

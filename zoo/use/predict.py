@@ -12,7 +12,8 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.models import CLASSES
-from zoo.models.clip import TwoTowers
+from zoo.models.clip import TextTower, TwoTowers
+from zoo.models.mlp import MLP
 from zoo.models.transformer import Transformer
 from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
@@ -102,17 +103,21 @@ def make_predictor(
 
 def refuse_others(loaded: Pretrained) -> None:
     """Raises UserError, with the right verb, where a model has no head that predicts."""
-    name, head = loaded.card.source, head_of(loaded.model)
+    name, model, head = loaded.card.source, loaded.model, head_of(loaded.model)
+    embeds = f"zoo embed {name} gives its vectors"
     told = {
         "lm": f"writes text: zoo generate {name} --prompt=...",
         "masked_lm": f"fills in masked tokens: zoo fill {name} --prompt=...",
         "replaced_token": "tells replaced tokens, which is no prediction of a text",
         "multiple_choice": "chooses between answers, which zoo predict does not",
-        "none": f"has no head to predict with; zoo embed {name} FILE gives its vectors",
+        "none": f"has no head to predict with; {embeds}",
+        "pixels": f"paints hidden patches, which is no prediction; {embeds}",
     }
-    if type(loaded.model).__name__ == "Seq2Seq" and head == "none":
-        told["none"] = "has no head to predict with"
-    if head in told and type(loaded.model).__name__ != "MLP":
+    if isinstance(model, MLP):
+        return
+    if isinstance(model, TextTower) or not getattr(model, "head_bias", True):
+        head = "none"  # a projection
+    if head in told:
         raise UserError(f"{name} {told[head]}")
 
 
@@ -125,8 +130,7 @@ def _predict_run(
         raise UserError(f"{name} writes text: zoo generate {name} --prompt=...")
     wanted, make_feed = plan_recipe(loaded, recipe)
     task = make_task(recipe.task, {"model": loaded.model}, dataset)
-    names = dataset.class_names or tuple(map(str, range(dataset.num_classes or 0)))
-    names = rename(names, labels, name) if names else names
+    names = rename(run_names(loaded.model, dataset), labels, name)
     columns = recipe.column_names("label") or recipe.column_names("value") or ("value",)
 
     def read(item: Item, output: np.ndarray) -> Fields:
@@ -135,6 +139,15 @@ def _predict_run(
         return {"values": name_values(output, columns)}
 
     return Predictor(Job(wanted, make_feed, bind(predict_task, task, loaded.params)), read)
+
+
+def run_names(model: Any, dataset: Any) -> tuple[str, ...]:
+    """The classes of a run, none of a regression; numbers where the model was given others."""
+    count = dataset.num_classes or 0
+    outputs = getattr(model, "num_classes", getattr(model, "num_outputs", count))
+    if count and outputs == count and dataset.class_names:
+        return dataset.class_names
+    return tuple(map(str, range(outputs if count else 0)))
 
 
 def predict_task(task: Any, params: Any, batch: Mapping[str, Any]) -> Any:
