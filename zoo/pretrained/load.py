@@ -34,15 +34,16 @@ from zoo.tree import stack_layers
 
 PROCESSOR_FILE = "preprocessor_config.json"
 # Of a config.json what says nothing about the arithmetic and yet belongs to the model.
-LABELS = ("id2label", "label2id")
 KEPT = (
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
     "decoder_start_token_id",
+    "id2label",
+    "label2id",
     "problem_type",
-    *LABELS,
 )
+LABELS = ("id2label", "label2id")
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def load_pretrained(
     after = _change(before, head, changes)
     processor, untold = find_processor(opened.source, after)
     tokenizer, told = find_tokenizer(folder, opened.source.config) if folder else (None, ())
+    told = (*untold, *told)
     # Each leaf goes to the device as soon as it is read: the host holds one at a time.
     params = read_tree(opened.tensors, lambda x: jnp.asarray(x, kind))
     changed: list[str] = []
@@ -137,7 +139,7 @@ def load_pretrained(
         params = stack_layers(params)
     kept = find_kept(opened.source)
     card = Card(opened.source.place, _find_licence(folder), processor, kept, opened.source)
-    report = (*opened.report, *changed, *untold, *told)
+    report = (*opened.report, *changed, *told)
     return Pretrained(after, params, tokenizer, processor, card, report)
 
 
