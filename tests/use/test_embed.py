@@ -14,6 +14,7 @@ from weights import find_folder
 import zoo
 from zoo.cli import main
 from zoo.config import UserError
+from zoo.data.tokenizers import CharTokenizer
 from zoo.pretrained.pooling import read_pooling
 
 CARD = ["That is a happy person", "That is a very happy person", "That is a happy dog"]
@@ -64,6 +65,18 @@ def test_poolings(bert):
         np.testing.assert_allclose(found, [pool(x, axis=0) for x in hidden], atol=1e-5)
     expected = zoo.embed(loaded, TEXTS, pooling="mean")
     np.testing.assert_array_equal(zoo.embed(loaded, TEXTS), expected)  # the default of encoders
+
+
+@pytest.mark.slow
+def test_a_decoder_gives_its_last_token_by_any_tokenizer(tmp_path):
+    loaded = zoo.load_pretrained(copy_twin("gpt2_lm", tmp_path / "gpt2"))
+    letters = CharTokenizer.train(TEXTS)
+    body = zoo.load_pretrained(tmp_path / "gpt2", head="none")
+    run = jax.jit(lambda p, x: body.model.apply({"params": p}, x)[0])
+    rows = [letters.encode(text)[:24] for text in TEXTS]
+    expected = [np.asarray(run(body.params, row[None]))[0, -1] for row in rows]
+    found = zoo.embed(loaded, TEXTS, tokenizer=letters, normalize=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from PIL import Image
 import zoo
 from zoo.cli import main
 from zoo.config import DataConfig, ModelConfig, TaskConfig, UserError
+from zoo.use.inputs import collect_items
+from zoo.use.predict import make_predictor
 
 COLOURS = {"red": (200, 40, 30), "green": (30, 180, 60), "blue": (40, 60, 220)}
 
@@ -47,6 +49,12 @@ def test_pictures_as_files_are_what_was_evaluated(digits):
     for inputs in (images, list(images[..., 0]), [Image.fromarray(x[..., 0]) for x in images]):
         found = zoo.predict(loaded, inputs, top=None, batch_size=8)
         np.testing.assert_allclose(probabilities(found, names), expected, atol=1e-6)
+    # However many, in batches of 8 they are one program.
+    predictor = make_predictor(loaded)
+    items = collect_items(np.repeat(images, 3, axis=0), predictor.job.wanted)
+    before = predictor.job.compute.func._cache_size()
+    assert len(list(predictor.stream(items, 8))) == 63
+    assert predictor.job.compute.func._cache_size() == before > 0
     best = zoo.predict(loaded, images)
     assert [int(p.label) for p in best] == expected.argmax(1).tolist()
     assert all(len(p.labels) == 5 for p in best)

@@ -159,7 +159,10 @@ def _to_row(content: Any, name: str, wanted: Wanted) -> np.ndarray:
     """Numbers `[d]`, of a table of them by the names of the columns."""
     if isinstance(content, Mapping):
         if not wanted.columns:
-            raise UserError(f"{name}: {wanted.name} knows no columns by name: give {wanted.width}")
+            raise UserError(
+                f"{name}: {wanted.name} knows no columns by name: give a row of {wanted.width} "
+                "numbers"
+            )
         check_columns(content, wanted.columns, name)
         content = np.concatenate([np.ravel(content[c]) for c in wanted.columns])
     try:

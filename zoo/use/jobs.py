@@ -100,9 +100,8 @@ def plan_texts(
 
 
 def need_tokenizer(loaded: Pretrained) -> Any:
-    """The source's tokenizer. Raises UserError where there is none that splits texts as published
-    models want it, with special tokens of its own."""
-    if hasattr(loaded.tokenizer, "batch"):
+    """The source's tokenizer. Raises UserError where there is none that can be read."""
+    if loaded.tokenizer is not None:
         return loaded.tokenizer
     told = next((line for line in loaded.report if "not read as a tokenizer" in line), "")
     why = f" ({told})" if told else ""

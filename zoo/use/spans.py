@@ -34,6 +34,8 @@ def make_span_reader(
     wanted, make_feed = plan_texts(loaded)
     wanted = dataclasses.replace(wanted, pairs=head_of(model) == "span")
     longest, tokenizer = find_longest(model), loaded.tokenizer
+    if not hasattr(tokenizer, "places"):
+        raise UserError(f"{loaded.card.source}: its tokenizer does not tell where its tokens stand")
     job = Job(wanted, make_feed, bind(run_tokens, model, loaded.params))
     if head_of(model) == "span":
         if labels is not None:

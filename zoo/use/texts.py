@@ -38,11 +38,11 @@ class TokenBatches:
 
     def __call__(self, items: Sequence[Item]) -> Prepared:
         texts = [item.content for item in items]
-        made, notes = self.tokenizer.batch(texts), {}
+        made, notes = tokenize(self.tokenizer, texts), {}
         sizes = made["mask"].sum(1)
         over = sizes > self.longest
         if over.any():
-            made = self.tokenizer.batch(texts, self.longest)
+            made = tokenize(self.tokenizer, texts, self.longest)
             told = f"cut from {{}} to {self.longest} tokens"
             notes = {int(i): told.format(sizes[i]) for i in np.flatnonzero(over)}
         empty = {int(i): "a text without a token" for i in np.flatnonzero(sizes == 0)}
@@ -63,6 +63,21 @@ class TokenBatches:
                 if self.whole:
                     cut["tokens"] = np.where(cut["token_mask"], cut["tokens"], self.pad)
                 yield Portion(some.tolist(), fill_up(cut, self.size))
+
+
+def tokenize(
+    tokenizer: Any, texts: Sequence[Any], length: int | None = None
+) -> dict[str, np.ndarray]:
+    """`tokens` and `mask` `[n, t]`, of pairs `types`; those of a run's bytes or characters too,
+    which have no template."""
+    if hasattr(tokenizer, "batch"):
+        return tokenizer.batch(texts, length)
+    rows, _ = tokenizer.encode_rows(texts, length or 2**30)
+    sizes = np.array([len(row) for row in rows])
+    mask = np.arange(sizes.max(initial=0)) < sizes[:, None]
+    tokens = np.zeros(mask.shape, np.int32)
+    tokens[mask] = np.concatenate(rows)
+    return {"tokens": tokens, "mask": mask}
 
 
 def to_length(array: np.ndarray, length: int) -> np.ndarray:

@@ -73,7 +73,7 @@ def plan_tower_texts(loaded: Pretrained, model: Any) -> Any:
 def find_pad(loaded: Pretrained) -> int:
     """The token that texts are padded with, as the tokenizer's settings or the config name it."""
     tokenizer, name = loaded.tokenizer, loaded.card.pad_token
-    found = tokenizer.find(name) if name is not None else None
+    found = tokenizer.find(name) if name and hasattr(tokenizer, "find") else None
     if found is None:
         found = loaded.card.config.get("pad_token_id", tokenizer.pad)
     if found is None:
