@@ -28,6 +28,7 @@ FLOORS = {
         "look",
         "parity",
         "tokenizer",
+        "use",
     },
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zoo.models import create_model, init_params, list_models
     from zoo.pretrained import convert, load_pretrained, save_pretrained
     from zoo.train import Result, fit
+    from zoo.use import embed, fill_mask, predict
 
 _HOMES = {
     "create_model": "zoo.models",
@@ -25,17 +26,23 @@ _HOMES = {
     "Generation": "zoo.generation",
     "fit": "zoo.train",
     "Result": "zoo.train",
+    "predict": "zoo.use",
+    "embed": "zoo.use",
+    "fill_mask": "zoo.use",
 }
 __all__ = [
     "Generation",
     "Result",
     "convert",
     "create_model",
+    "embed",
+    "fill_mask",
     "fit",
     "generate",
     "init_params",
     "list_models",
     "load_pretrained",
+    "predict",
     "save_pretrained",
 ]
 __version__ = "0.1.0"

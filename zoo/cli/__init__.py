@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from zoo.cli.data import data, tokenizer
 from zoo.cli.generate import generate
 from zoo.cli.models import convert, info, list_, parity
+from zoo.cli.predict import embed, fill, predict
 from zoo.cli.training import config, doctor, runs, train
 from zoo.cli.words import DONE, MISTAKE, NON_FINITE, STOPPED
 from zoo.config import UserError, nearest
@@ -22,6 +23,9 @@ usage: zoo VERB ...        zoo VERB --help says more
   config  show a recipe's resolved config
   list    models with their parameters and FLOPs
   info    what one model is made of
+  predict what a model says of images, texts, rows of tables
+  embed   vectors of images and texts, and how alike they are
+  fill    what stands in the place of mask tokens
   runs    runs side by side, and their curves in one picture
   data    what a source holds and what training gets of it; what is wrong with it
   generate  text from a prompt
@@ -36,6 +40,9 @@ VERBS: dict[str, Verb] = {
     "config": config,
     "list": list_,
     "info": info,
+    "predict": predict,
+    "embed": embed,
+    "fill": fill,
     "runs": runs,
     "data": data,
     "generate": generate,

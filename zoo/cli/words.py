@@ -19,7 +19,8 @@ def split_flags(
     argv: Sequence[str], known: Sequence[str], switches: Sequence[str] = ()
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Words, and the values of flags written `--name=value` or `--name value`, each as often as it
-    was given; a switch has no value and gives ''. After '--' all are words.
+    was given; a switch has no value and gives ''. After '--' all are words. A dash in a name is an
+    underscore.
 
     Raises UserError on another flag, and on one without its value.
     """
@@ -29,6 +30,7 @@ def split_flags(
     while rest:
         word = rest.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
         if word == "--":
             return [*words, *rest], flags
         if not word.startswith("--"):

@@ -4,7 +4,7 @@ from zoo.data import decode as _decode  # noqa: F401  (these four register opera
 from zoo.data import images as _images  # noqa: F401
 from zoo.data import masking as _masking  # noqa: F401
 from zoo.data import pixels as _pixels  # noqa: F401
-from zoo.data.ops import OPS, Op, parse_ops, without_random
+from zoo.data.ops import OPS, Op, choose_ops, parse_ops, without_random
 from zoo.data.order import AtLength
 from zoo.data.pipeline import TrainStream, read_ahead, read_eval
 from zoo.data.sources import (
@@ -28,6 +28,7 @@ __all__ = [
     "SubsetSource",
     "TrainStream",
     "array_inputs",
+    "choose_ops",
     "from_arrays",
     "open_dataset",
     "parse_ops",

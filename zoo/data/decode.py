@@ -82,7 +82,7 @@ class Decode(Op):
         try:
             with Image.open(io.BytesIO(content)) as image:
                 image.load()
-                return self._convert(turn_upright(image))
+                return self.convert(turn_upright(image))
         except UnidentifiedImageError:
             why = "it is no image" if len(content) else "it is empty"
             raise BrokenImage(why) from None
@@ -96,7 +96,8 @@ class Decode(Op):
     def __call__(self, examples: Examples, uniform: np.ndarray | None) -> Examples:
         return {**examples, "image": [from_pillow(self.decode(x)) for x in examples["image"]]}
 
-    def _convert(self, image: Image.Image) -> Image.Image:
+    def convert(self, image: Image.Image) -> Image.Image:
+        """An image of any mode as grey or RGB. Raises BrokenImage on pixels of no stated range."""
         mode = "L" if self.mode == "grey" else "RGB"
         if image.mode == "F":
             raise BrokenImage("its pixels are floats, of no stated range")

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from zoo.config import UserError
+from zoo.config import DataConfig, UserError
 from zoo.config.parse import convert
 from zoo.data.sources import Dataset, Examples
 from zoo.registry import Registry
@@ -197,6 +197,18 @@ def _parse_call(part: str, key: str) -> tuple[str, list[Any], dict[str, Any]]:
 def without_random(ops: Sequence[Op]) -> tuple[Op, ...]:
     """The operations of evaluation, when the config does not name others."""
     return tuple(op for op in ops if not op.num_draws or op.in_evaluation)
+
+
+def choose_ops(config: DataConfig, dataset: Dataset) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """Operations for training and for evaluation. Raises UserError as `parse_ops` does, and on a
+    random one in `data.eval_transform`."""
+    ops = parse_ops(config.transform, dataset)
+    if config.eval_transform is None:
+        return ops, without_random(ops)
+    eval_ops = parse_ops(config.eval_transform, dataset, "data.eval_transform")
+    if len(without_random(eval_ops)) < len(eval_ops):
+        raise UserError(f"data.eval_transform={config.eval_transform!r} has a random operation")
+    return ops, eval_ops
 
 
 def finish(examples: Examples) -> Examples:

@@ -164,14 +164,8 @@ class Attention(nn.Module):
             v = project("v", source, num_kv_heads, self.kernel_init)
         aux: dict[str, Any] = {}
         if cache is not None:
-            held = {"k": k.swapaxes(1, 2), "v": v.swapaxes(1, 2)}
-            if not self.crosses:
-                held = {
-                    name: jax.lax.dynamic_update_slice_in_dim(cache[name], new, start, axis=2)
-                    for name, new in held.items()
-                }
-                k, v = held["k"].swapaxes(1, 2), held["v"].swapaxes(1, 2)
-            aux["cache"] = held
+            aux["cache"] = held = hold(k, v, None if self.crosses else cache, start)
+            k, v = held["k"].swapaxes(1, 2), held["v"].swapaxes(1, 2)
         if window is not None:
             near = is_near(window, start, q.shape[1], k.shape[1])
             mask = near if mask is None else mask & near
@@ -200,6 +194,20 @@ class Attention(nn.Module):
         if self.num_heads % num_kv_heads:
             raise UserError(f"{self.num_heads} heads cannot share {num_kv_heads} key/value heads")
         return self.head_dim or width // self.num_heads, num_kv_heads
+
+
+def hold(
+    k: Float[Array, "b s k h"], v: Float[Array, "b s k h"], cache: dict[str, Any] | None, start: Any
+) -> dict[str, Any]:
+    """Keys and values as a cache holds them, at its places from `start` on; without one they are
+    all of it."""
+    new = {"k": k.swapaxes(1, 2), "v": v.swapaxes(1, 2)}
+    if cache is None:
+        return new
+    return {
+        name: jax.lax.dynamic_update_slice_in_dim(cache[name], new[name], start, axis=2)
+        for name in new
+    }
 
 
 def is_near(window: Any, start: Any, num_queries: int, num_keys: int) -> Bool[Array, "1 1 t s"]:

@@ -24,10 +24,12 @@ from zoo.pretrained.describe import (
     model_of,
 )
 from zoo.pretrained.family import Family, head_of
+from zoo.pretrained.pooling import Pooling, read_pooling
 from zoo.pretrained.processor import Processor
+from zoo.pretrained.recipe import Recipe, find_recipe, has_recipe, read_labels, to_processor
 from zoo.pretrained.safetensors_file import Tensors
 from zoo.pretrained.sources import MODEL_FILE, Source, find_source, read_json
-from zoo.pretrained.text import find_tokenizer
+from zoo.pretrained.text import find_pad_token, find_tokenizer
 from zoo.tree import stack_layers
 
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -40,7 +42,9 @@ KEPT = (
     "decoder_start_token_id",
     "id2label",
     "label2id",
+    "problem_type",
 )
+LABELS = ("id2label", "label2id")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,23 @@ class Card:
     config: dict[str, Any]  # labels and special tokens, as the source's config.json tells them
     generation: dict[str, Any]  # generation_config.json as it is, {} where there is none
     _source: Source = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def recipe(self) -> Recipe | None:
+        """Of a run (or a copy of one in our own layout): its data, its task and the operations of
+        its evaluation. Raises UserError as `read_recipe` does."""
+        return find_recipe(self._source)
+
+    @functools.cached_property
+    def pad_token(self) -> str | None:
+        """What texts are padded with, as the tokenizer's settings beside the weights name it."""
+        return find_pad_token(self._source.folder) if self._source.folder else None
+
+    @functools.cached_property
+    def pooling(self) -> Pooling | None:
+        """How sentence-transformers' files beside the weights make a vector of a text. Raises
+        UserError on one we do not know."""
+        return read_pooling(self._source.folder) if self._source.folder else None
 
     @functools.cached_property
     def source_hash(self) -> str:
@@ -107,8 +128,9 @@ def load_pretrained(
     opened = open_pretrained(source, head)
     folder, before = opened.source.folder, opened.model
     after = _change(before, head, changes)
-    processor = _find_processor(opened.source, after)
+    processor, untold = find_processor(opened.source, after)
     tokenizer, told = find_tokenizer(folder, opened.source.config) if folder else (None, ())
+    told = (*untold, *told)
     # Each leaf goes to the device as soon as it is read: the host holds one at a time.
     params = read_tree(opened.tensors, lambda x: jnp.asarray(x, kind))
     changed: list[str] = []
@@ -169,7 +191,9 @@ def read_generation(folder: epath.Path | None) -> dict[str, Any]:
 
 def find_kept(source: Source) -> dict[str, Any]:
     """What `KEPT` names of a source's config."""
-    values = source.config.get("kept", {}) if source.layout == "zoo" else source.config
+    values = source.config.get("kept") if source.layout == "zoo" else source.config
+    if values is None:  # a run's own folder
+        values = read_labels(source.folder) if source.folder and has_recipe(source) else {}
     return {key: values[key] for key in KEPT if values.get(key) is not None}
 
 
@@ -218,17 +242,30 @@ def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
     return make_model(type(model), {**kept, **changes}, place="load_pretrained")
 
 
-def _find_processor(source: Source, model: Any) -> Processor | None:
+def find_processor(source: Source, model: Any) -> tuple[Processor | None, tuple[str, ...]]:
+    """(what pictures go through, None where a model takes none or nothing tells; lines for the
+    report). Raises UserError on a file that makes no processor."""
     size = getattr(model, "image_size", None)
     if size is None:
-        return None
+        return None, ()
     path = (source.folder or epath.Path()) / PROCESSOR_FILE
+    there = source.folder is not None and path.exists()
+    if has_recipe(source) and not there:
+        try:
+            recipe = find_recipe(source)
+            assert recipe is not None
+            return to_processor(recipe, size, model.num_channels), ()
+        except UserError as error:
+            return None, (f"processor: none ({error})",)
     try:
         if source.layout == "timm":
-            return Processor.from_timm(source.config.get("pretrained_cfg", source.config), size)
-        told = read_json(path) if source.folder is not None and path.exists() else {}
-        values = {"image_processor_type": default_processor(source.config), **told}
-        return Processor.from_hf(values, size, model.num_channels)
+            told = source.config.get("pretrained_cfg", source.config)
+            return Processor.from_timm(told, size), ()
+        values = {
+            "image_processor_type": default_processor(source.config),
+            **(read_json(path) if there else {}),
+        }
+        return Processor.from_hf(values, size, model.num_channels), ()
     except UserError as error:
         raise UserError(f"{source.place}: its processor: {error}") from None
 

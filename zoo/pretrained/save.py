@@ -15,14 +15,17 @@ from zoo.pretrained.bridge import AsTheirs, all_finite
 from zoo.pretrained.describe import architecture_of, describe_model
 from zoo.pretrained.load import (
     GENERATION_FILE,
-    KEPT,
+    LABELS,
     PROCESSOR_FILE,
     Card,
+    Opened,
     check_ours,
     find_kept,
+    find_processor,
     open_pretrained,
 )
 from zoo.pretrained.processor import Processor
+from zoo.pretrained.recipe import RECIPE_FILES, has_recipe, keep_meaning
 from zoo.pretrained.safetensors_file import Tensors, write_safetensors
 from zoo.pretrained.sources import MODEL_FILE, WEIGHTS
 from zoo.pretrained.tensors import MemoryTensors
@@ -85,11 +88,28 @@ def convert(source: Any, target: Any, layout: str | None = None) -> list[str]:
     if layout is None:
         layout = "hf" if opened.source.layout == "zoo" else "zoo"
     folder = epath.Path(target).expanduser()
-    write_folder(opened.model, opened.tensors, folder, layout, find_kept(opened.source))
-    for name in COMPANIONS:
-        if opened.source.folder is not None and (opened.source.folder / name).exists():
-            (opened.source.folder / name).copy(folder / name, overwrite=True)
-    return list(opened.report)
+    source, run = opened.source, has_recipe(opened.source)
+    pictures, lost = _picture_file(opened) if run and layout == "hf" else (None, ())
+    kept = find_kept(source)
+    if run and layout == "hf":
+        more, untold = keep_meaning(source)
+        kept, lost = {**kept, **more}, (*lost, *untold)
+    write_folder(opened.model, opened.tensors, folder, layout, kept)
+    for name in (*COMPANIONS, *(RECIPE_FILES if run and layout == "zoo" else ())):
+        if source.folder is not None and (source.folder / name).exists():
+            (source.folder / name).copy(folder / name, overwrite=True)
+    if pictures is not None:
+        _write_json(folder / PROCESSOR_FILE, pictures)
+    return [*opened.report, *lost]
+
+
+def _picture_file(opened: Opened) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """preprocessor_config.json of a run's operations; lines on what it cannot say."""
+    processor, lost = find_processor(opened.source, opened.model)
+    try:
+        return (None, lost) if processor is None else (processor.to_hf(), lost)
+    except UserError as error:
+        return None, (*lost, f"processor: none ({error})")
 
 
 def write_folder(
@@ -135,7 +155,7 @@ def write_folder(
 def add_kept(config: dict[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json with labels and special tokens, the labels where they are as many."""
     same = len(kept.get("id2label", ())) == len(config.get("id2label", ()))
-    return {**config, **{k: v for k, v in kept.items() if same or k in KEPT[:4]}}
+    return {**config, **{k: v for k, v in kept.items() if same or k not in LABELS}}
 
 
 def _write_json(path: epath.Path, values: Mapping[str, Any]) -> None:

@@ -181,6 +181,8 @@ def download(name: str) -> epath.Path:
             )
             if any((folder / file).exists() for file in WEIGHTS):
                 break
+        if (folder / "modules.json").exists():  # sentence-transformers': how a text is pooled
+            huggingface_hub.snapshot_download(name, allow_patterns=["*_Pooling/config.json"])
     except Exception as error:  # the library raises its own, httpx's and the system's
         line = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
         raise UserError(

@@ -8,10 +8,11 @@ from etils import epath
 
 from zoo.config import UserError
 from zoo.data.tokenizers.files import read_folder
+from zoo.pretrained.sources import read_json
 
 PAD_SIGLIP = (
     "tokenizer: SigLIP reads a text's last place: pad texts to all of num_positions with the "
-    "tokenizer's padding token and give no mask, batch() does not"
+    "tokenizer's padding token and give no mask; batch() does not, zoo.predict and zoo.embed do"
 )
 
 
@@ -32,3 +33,13 @@ def find_tokenizer(folder: epath.Path, config: dict[str, Any]) -> tuple[Any, tup
     except Exception as error:  # the library raises bare Exceptions
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{folder}: no tokenizer can be made of its vocabulary: {line}") from None
+
+
+def find_pad_token(folder: epath.Path) -> str | None:
+    """The token that texts are padded with, by the settings of transformers' tokenizer; None where
+    they do not say it."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        told = read_json(folder / name).get("pad_token") if (folder / name).exists() else None
+        if told:
+            return str(told["content"] if isinstance(told, dict) else told)
+    return None

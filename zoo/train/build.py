@@ -17,10 +17,9 @@ from zoo.data import (
     Source,
     SubsetSource,
     TrainStream,
+    choose_ops,
     open_dataset,
-    parse_ops,
     read_eval,
-    without_random,
 )
 from zoo.models import MODELS, create_model, model_fields
 from zoo.models.attention import Attend, choose_attend
@@ -68,7 +67,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
             f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
             "set data.validation_fraction"
         )
-    ops, eval_ops = choose_ops(config, dataset)
+    ops, eval_ops = choose_ops(config.data, dataset)
     stream = TrainStream(
         dataset.splits["train"],
         ops,
@@ -115,19 +114,6 @@ def _check_hidden_tokens(config: Config, dataset: Dataset, batch: dict[str, Any]
 def _batch_key(config: Config) -> str:
     parts = config.optim.num_microbatches
     return "train.batch_size" if parts == 1 else f"train.batch_size / {parts} microbatches"
-
-
-def choose_ops(config: Config, dataset: Dataset) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
-    """Operations for training and for evaluation."""
-    ops = parse_ops(config.data.transform, dataset)
-    if config.data.eval_transform is None:
-        return ops, without_random(ops)
-    eval_ops = parse_ops(config.data.eval_transform, dataset, "data.eval_transform")
-    if len(without_random(eval_ops)) < len(eval_ops):
-        raise UserError(
-            f"data.eval_transform={config.data.eval_transform!r} has a random operation"
-        )
-    return ops, eval_ops
 
 
 def try_images(

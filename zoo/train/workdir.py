@@ -14,6 +14,7 @@ from etils import epath
 from zoo.config import Config, UserError, to_dict
 from zoo.config.show import deciding, flatten
 from zoo.data import Dataset
+from zoo.data.seen import describe_fields
 from zoo.optim import make_schedule
 
 PACKAGES = (
@@ -137,6 +138,7 @@ def describe_data(dataset: Dataset, batch: Mapping[str, Any]) -> dict[str, Any]:
         "example": {name: list(x.shape[1:]) for name, x in batch.items()},
         "inferred": list(dataset.notes),
         "columns": {field: list(columns) for field, columns in dataset.columns.items()},
+        **describe_fields(dataset),
     }
 
 

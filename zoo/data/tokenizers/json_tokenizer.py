@@ -141,6 +141,23 @@ class JsonTokenizer:
     def decode(self, ids: Iterable[Any]) -> str:
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
+    def token(self, index: int) -> str:
+        """A token as the vocabulary writes it; '' of a number that is none."""
+        return self._backend.id_to_token(int(index)) or ""
+
+    def show(self, index: int) -> str:
+        """A token as a piece of text, special ones too."""
+        return self._backend.decode([int(index)], skip_special_tokens=False)
+
+    def places(self, text: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each token of a text (or pair) in the template, cut to `length`: where in its text it
+        stands, `[t, 2]`, and which text that is, 0 or 1; -1 of the template's own tokens."""
+        backend = copy.deepcopy(self._backend)
+        backend.enable_truncation(length)
+        (row,) = backend.encode_batch([text])
+        owners = [-1 if owner is None else owner for owner in row.sequence_ids]
+        return np.asarray(row.offsets, np.int64).reshape(-1, 2), np.asarray(owners, np.int64)
+
     def to_json(self) -> str:
         return self.text
 
