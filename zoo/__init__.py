@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.explain import Explanation, explain
     from zoo.models import create_model, init_params, list_models
     from zoo.pretrained import convert, load_pretrained, save_pretrained
     from zoo.train import Result, fit
@@ -20,13 +21,17 @@ _HOMES = {
     "load_pretrained": "zoo.pretrained",
     "save_pretrained": "zoo.pretrained",
     "convert": "zoo.pretrained",
+    "explain": "zoo.explain",
+    "Explanation": "zoo.explain",
     "fit": "zoo.train",
     "Result": "zoo.train",
 }
 __all__ = [
+    "Explanation",
     "Result",
     "convert",
     "create_model",
+    "explain",
     "fit",
     "init_params",
     "list_models",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from zoo.cli.data import data, tokenizer
+from zoo.cli.explain import explain
 from zoo.cli.models import convert, info, list_, parity
 from zoo.cli.training import config, doctor, runs, train
 from zoo.cli.words import DONE, MISTAKE, NON_FINITE, STOPPED
@@ -26,6 +27,7 @@ usage: zoo VERB ...        zoo VERB --help says more
   convert published weights to another layout
   parity  ours against transformers', layer by layer
   tokenizer  learn a tokenizer from texts
+  explain what a model looks at, as a page with pictures
   doctor  what is wrong with this installation"""
 
 Verb = Callable[[Sequence[str]], int | None]  # None: done
@@ -39,6 +41,7 @@ VERBS: dict[str, Verb] = {
     "convert": convert,
     "parity": parity,
     "tokenizer": tokenizer,
+    "explain": explain,
     "doctor": doctor,
 }
 

@@ -1,0 +1,95 @@
+"""The logit lens (nostalgebraist 2020): what each layer would answer if it were the last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.config import UserError
+from zoo.explain.probe import give_stacks, keep_stacks
+from zoo.explain.result import Lens, Part
+from zoo.explain.subject import Subject
+
+RANKS = 5
+
+
+def check_lens(subject: Subject) -> None:
+    """Raises UserError on a model without an output matrix."""
+    if subject.head not in ("tokens", "classes") or not hasattr(subject.model, "depth"):
+        head = getattr(subject.model, "head", None)
+        told = f" (head {head!r})" if isinstance(head, str) else ""
+        raise UserError(
+            f"the lens needs an output matrix, and this {type(subject.model).__name__}{told} has "
+            "none of classes or tokens"
+        )
+
+
+def read_layers(subject: Subject, ranks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each layer's stream, the embedding's first, through the model's own last norm and head.
+
+    Returns the best `ranks` classes or tokens, `[layers + 1, places, ranks]`, their probabilities,
+    and the probability of the model's own first answer, `[layers + 1, places]`. The last layer is
+    the model's output.
+    """
+
+    @jax.jit
+    def run(params: Any, inputs: Any) -> Any:
+        with keep_stacks() as kept:
+            outputs, _ = subject.apply(params, inputs)
+        first, (_, aux) = kept[-1]  # of encoder and decoder the latter
+        others = [result for _, result in kept[:-1]]
+        streams = jnp.concatenate([first[None].astype(aux["hidden"].dtype), aux["hidden"]])
+        answer = outputs.argmax(-1)
+
+        def read(stream: Any) -> Any:
+            with give_stacks([*others, (stream, dict(aux))]):
+                logits, _ = subject.apply(params, inputs)
+            chances = jax.nn.softmax(logits, axis=-1)
+            values, indices = jax.lax.top_k(chances, ranks)
+            followed = jnp.take_along_axis(chances, answer[..., None], axis=-1)[..., 0]
+            return indices, values, followed
+
+        return jax.lax.map(read, streams)
+
+    # [layers, b, ...] with b of one; of a classifier there is one place.
+    indices, values, followed = (np.asarray(x) for x in run(subject.params, subject.inputs))
+    length = len(indices)
+    shape = (length, -1, indices.shape[-1])
+    return indices.reshape(shape), values.reshape(shape), followed.reshape(length, -1)
+
+
+def explain_lens(subject: Subject) -> tuple[list[Part], list[str]]:
+    """`lens`: the first answers of every layer at every place."""
+    count = _count_answers(subject)
+    indices, values, followed = read_layers(subject, min(RANKS, count))
+    layers = ("embedding", *(f"layer {i + 1}" for i in range(len(indices) - 1)))
+    if subject.head == "classes":
+        places: tuple[str, ...] = (subject.axes[next(iter(subject.inputs))].name,)
+    else:
+        places = subject.axes[subject.text].words
+    named: dict[tuple[int, int], str] = {}
+
+    def name(index: int, place: int) -> str:
+        if not subject.is_vocabulary:
+            return subject.name_class(index)
+        key = (index, subject.ids(subject.text)[place])
+        if key not in named:
+            named[key] = subject.name_token(index, place)
+        return named[key]
+
+    words = tuple(
+        tuple(tuple(name(int(i), p) for i in row) for p, row in enumerate(layer))
+        for layer in indices
+    )
+    title = "Answers of the layers"
+    return [Lens("lens", title, layers, places, words, values, followed)], []
+
+
+def _count_answers(subject: Subject) -> int:
+    model = subject.model
+    if not subject.is_vocabulary:
+        return model.num_classes
+    return getattr(model, "target_vocab_size", None) or model.vocab_size
