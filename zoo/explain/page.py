@@ -18,7 +18,7 @@ from zoo.explain.result import Axis, Explanation, Lens, Maps, Scores
 from zoo.explain.script import SCRIPT
 from zoo.explain.style import STYLE
 
-MOST_CELLS = 2**24  # of one part's maps in the page: beyond it heads are averaged
+MOST_CELLS = 40_000_000  # of one part's maps in the page: beyond it heads are averaged
 METHODS = {
     "attention": (
         "Attention",

@@ -232,12 +232,13 @@ class Maps {
     pen.strokeRect((patch % columns) * width / columns + 1.5,
       Math.floor(patch / columns) * height / rows + 1.5, width / columns - 3, height / rows - 3);
   }
+  dense() { return Math.max(this.T, this.S) > 32; }
   small(matrix) {
     const canvas = el("canvas", { width: this.S, height: this.T }), pen = canvas.getContext("2d");
     const image = pen.createImageData(this.S, this.T);
     const most = matrix.reduce((a, b) => Math.max(a, b), 0) || 1;
     matrix.forEach((x, i) => {
-      const rgb = colorOf("POSITIVE", Math.sqrt(x / most));
+      const rgb = colorOf("POSITIVE", this.dense() ? Math.sqrt(x / most) : x / most);
       for (let j = 0; j < 3; j++) image.data[4 * i + j] = rgb[j];
       image.data[4 * i + 3] = 255;
     });
@@ -246,8 +247,9 @@ class Maps {
   }
   drawMatrix(matrix) {
     const most = matrix.reduce((a, b) => Math.max(a, b), 0);
-    this.caption.textContent = "rows: queries, columns: what they look at; colours by the square "
-      + `root, the strongest is ${most.toPrecision(3)}`;
+    const root = this.dense() ? "colours by the square root, " : "";
+    this.caption.textContent =
+      `rows: queries, columns: what they look at; ${root}the strongest is ${most.toPrecision(3)}`;
     const longest = Math.max(this.T, this.S), labels = longest <= 64;
     this.cell = labels ? Math.max(13, Math.min(30, Math.floor(420 / longest))) : Math.max(1,
       Math.floor(520 / longest));
@@ -286,7 +288,7 @@ class Maps {
     });
   }
   drawOverview() {
-    this.tile = Math.max(44, Math.min(110, Math.floor(1000 / this.N)));
+    this.tile = Math.max(44, Math.min(110, Math.floor(960 / this.N)));
     this.over.width = 26 + this.N * this.tile;
     this.over.height = 18 + this.L * this.tile;
     const pen = this.over.getContext("2d"), inner = this.tile - 6;

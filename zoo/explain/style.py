@@ -35,7 +35,7 @@ select, button { font: inherit; padding: 3px 8px; border: 1px solid var(--line);
   background: #fff; color: inherit; }
 button.on { border-color: #1b1b1b; box-shadow: inset 0 0 0 1px #1b1b1b; }
 figure { margin: 0; }
-figcaption { font-size: 13px; color: var(--soft); margin: 4px 0 0; }
+figcaption { max-width: 460px; font-size: 13px; color: var(--soft); margin: 4px 0 0; }
 .row { display: flex; gap: 22px; flex-wrap: wrap; align-items: flex-start; }
 .scroll { overflow: auto; max-width: 100%; max-height: 760px; }
 canvas { display: block; cursor: crosshair; }

@@ -86,6 +86,8 @@ class Subject:
 
     def name_token(self, token: int, place: int | None = None) -> str:
         """A token as it would be written behind the one at a place of the text."""
+        if token >= self.loaded.tokenizer.vocab_size:  # models round their vocabulary up
+            return f"[token {token}]"
         before = [] if place is None else self.ids(self.text)[max(place - 1, 0) : place + 1]
         return self.speller.spell([token], before)
 
