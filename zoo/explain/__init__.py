@@ -12,14 +12,14 @@ import numpy as np
 
 from zoo.config import UserError, nearest
 from zoo.explain.attending import (
-    check_attention,
     explain_attention,
     explain_gradient,
     explain_rollout,
+    run_attention,
 )
 from zoo.explain.flow import RESIDUAL
 from zoo.explain.integrated import explain_integrated
-from zoo.explain.lens import check_lens, explain_lens
+from zoo.explain.lens import explain_lens, read_layers
 from zoo.explain.outputs import Choice, choose_output
 from zoo.explain.result import Axis, Explanation, Lens, Maps, Output, Scores
 from zoo.explain.subject import Subject, make_subject
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 METHODS = ("attention", "rollout", "gradient", "integrated", "lens")
-NEED_OUTPUT = ("gradient", "integrated")
 
 
 def explain(
@@ -80,15 +79,9 @@ def explain(
         check_path(Path(out))
     loaded = source if isinstance(source, Pretrained) else load_pretrained(source)
     subject = make_subject(loaded, input, target)
-    (check_lens if method == "lens" else _check_nothing)(subject)
-    if method in ("attention", "rollout", "gradient"):
-        check_attention(subject)
     # Accelerators round the factors of float32 products unless told otherwise.
     with jax.default_matmul_precision("highest"):
-        choice = choose_output(subject, run_model(subject), output, place)
-        if choice is None and method in NEED_OUTPUT:
-            raise UserError(_tell_missing(subject, method))
-        parts, notes = _run_method(subject, choice, method, baseline, residual)
+        choice, parts, notes = _run(subject, method, output, place, baseline, residual)
     told = input if isinstance(input, (str, Path)) else "an image"
     said = str(told) if target is None else f"{told} | {target}"
     found = Explanation(
@@ -112,27 +105,37 @@ def run_model(subject: Subject) -> np.ndarray:
     return np.asarray(run(subject.params, subject.inputs), np.float32)
 
 
-def _run_method(
+def _run(
     subject: Subject,
-    choice: Choice | None,
     method: str,
+    output: str | int | None,
+    place: int | None,
     baseline: str | None,
     residual: float | None,
-) -> tuple[list[Any], list[str]]:
-    if method == "attention":
-        return explain_attention(subject, choice)
-    if method == "rollout":
-        return explain_rollout(subject, choice, RESIDUAL if residual is None else residual)
+) -> tuple[Choice | None, list[Any], list[str]]:
+    """What is explained, the parts, the notes."""
     if method == "lens":
-        return explain_lens(subject)
-    assert choice is not None
-    if method == "gradient":
-        return explain_gradient(subject, choice)
-    return explain_integrated(subject, choice, baseline)
+        outputs, layers = read_layers(subject)
+        choice = choose_output(subject, outputs, output, place)
+        return choice, explain_lens(subject, layers), []
+    if method == "integrated":
+        choice = choose_output(subject, run_model(subject), output, place)
+        return choice, *explain_integrated(subject, _need(subject, choice, method), baseline)
+    attended = run_attention(subject)
+    choice = choose_output(subject, attended.outputs, output, place)
+    if method == "attention":
+        return choice, *explain_attention(subject, choice, attended)
+    if method == "rollout":
+        share = RESIDUAL if residual is None else residual
+        return choice, *explain_rollout(subject, choice, attended, share)
+    return choice, *explain_gradient(subject, _need(subject, choice, method), attended)
 
 
-def _check_nothing(subject: Subject) -> None:
-    """Of methods that every model has a part for."""
+def _need(subject: Subject, choice: Choice | None, method: str) -> Choice:
+    """Raises UserError where there is nothing to be explained."""
+    if choice is None:
+        raise UserError(_tell_missing(subject, method))
+    return choice
 
 
 def _check_words(method: str, baseline: str | None, residual: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -63,42 +64,61 @@ def pick_attention(kind: str, aux: dict[str, Any]) -> Weights:
     return {name: weights[:, 0] for name, weights in found.items()}
 
 
-def check_attention(subject: Subject) -> None:
-    """Raises UserError on a model without attention, and on a text too long for maps."""
-    if isinstance(subject.model, Mixer):
+@dataclass(frozen=True)
+class Attended:
+    """What one forward pass tells: `pool` are the weights of a learned query that pools, where the
+    model has one."""
+
+    outputs: np.ndarray
+    weights: Weights
+    pool: np.ndarray | None
+
+
+def count_weights(subject: Subject) -> int:
+    """How many attention weights there are. Raises UserError on a model without attention."""
+    model: Any = subject.model
+    if isinstance(model, Mixer):
         raise UserError("a Mixer has no attention: --method=integrated needs none")
-    shapes = jax.eval_shape(
-        lambda p, x: pick_attention(subject.kind, subject.apply(p, x)[1]),
-        subject.params,
-        subject.inputs,
-    )
-    total = sum(shape.size for shape in shapes.values())
-    if total > MOST_WEIGHTS:
+    places = {name: len(axis) for name, axis in subject.axes.items()}
+    if subject.kind == "pair":
+        s, t = places["source"], places["target"]
+        decoder = (model.decoder_depth or model.depth) * (t * t + t * s)
+        return model.num_heads * (model.depth * s * s + decoder)
+    name = "tokens" if subject.kind == "text" else "images"
+    count = model.depth * model.num_heads * places[name] ** 2
+    if subject.kind == "towers":
+        count += model.text_depth * model.text_num_heads * places["tokens"] ** 2
+    return count
+
+
+def run_attention(subject: Subject) -> Attended:
+    """Runs the model once.
+
+    Raises UserError on a model without attention, and on an input too long for all maps.
+    """
+    count = count_weights(subject)
+    if count > MOST_WEIGHTS:
         raise UserError(
-            f"the input is too long for maps of all heads ({total / 1e9:.1f} billion weights): "
+            f"the input is too long for maps of all heads ({count / 1e9:.1f} billion weights): "
             "shorten it, or take --method=integrated"
         )
-
-
-def run_attention(subject: Subject) -> tuple[Weights, np.ndarray | None]:
-    """All attention weights, and those of a learned query that pools, where there is one."""
 
     @jax.jit
     def run(params: Any, inputs: Any) -> Any:
         with keep_pool() as pools:
-            _, aux = subject.apply(params, inputs)
-        return pick_attention(subject.kind, aux), pools[-1] if pools else None
+            outputs, aux = subject.apply(params, inputs)
+        return outputs, pick_attention(subject.kind, aux), pools[-1] if pools else None
 
-    weights, pool = run(subject.params, subject.inputs)
-    return (
-        {name: np.asarray(x, np.float32) for name, x in weights.items()},
-        None if pool is None else np.asarray(pool, np.float32),
-    )
+    found = run(subject.params, subject.inputs)
+    outputs, weights, pool = jax.tree.map(lambda x: np.asarray(x, np.float32), found)
+    return Attended(outputs, weights, pool)
 
 
-def explain_attention(subject: Subject, choice: Choice | None) -> tuple[list[Part], list[str]]:
+def explain_attention(
+    subject: Subject, choice: Choice | None, attended: Attended
+) -> tuple[list[Part], list[str]]:
     """`attention`: the maps, as they are."""
-    weights, pool = run_attention(subject)
+    weights, pool = attended.weights, attended.pool
     parts: list[Part] = []
     for name, (queries, keys) in STREAMS[subject.kind].items():
         start = _find_start(subject, choice, queries, pool)
@@ -133,10 +153,10 @@ def _tell_copying(attention: np.ndarray, ids: list[int]) -> list[str]:
 
 
 def explain_rollout(
-    subject: Subject, choice: Choice | None, residual: float = RESIDUAL
+    subject: Subject, choice: Choice | None, attended: Attended, residual: float = RESIDUAL
 ) -> tuple[list[Part], list[str]]:
     """`rollout`: the layers' attention multiplied."""
-    weights, pool = run_attention(subject)
+    weights, pool = attended.weights, attended.pool
     if subject.kind == "pair":
         encoder, decoder, cross = (weights[name] for name in ("encoder", "decoder", "cross"))
         source, target = roll_out_pair(encoder, decoder, cross, residual)
@@ -146,9 +166,11 @@ def explain_rollout(
     return _show_joint(subject, choice, joint, pool, "Rollout"), []
 
 
-def explain_gradient(subject: Subject, choice: Choice) -> tuple[list[Part], list[str]]:
+def explain_gradient(
+    subject: Subject, choice: Choice, attended: Attended
+) -> tuple[list[Part], list[str]]:
     """`gradient`: each weight times the output's gradient with respect to it."""
-    weights, pool = run_attention(subject)
+    weights, pool = attended.weights, attended.pool
     gradients = find_gradients(subject, choice, weights)
     weighed = {name: weigh(weights[name], gradients[name]) for name in weights}
     if subject.kind == "pair":

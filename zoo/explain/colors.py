@@ -21,7 +21,12 @@ def make_table(anchors: tuple[str, ...], count: int = 256) -> UInt8[np.ndarray, 
     return np.stack(columns, axis=-1).round().astype(np.uint8)
 
 
-TABLES = {name: make_table(globals()[name]) for name in ("SIGNED", "POSITIVE", "HEAT")}
+# One more of the signed, so that zero has its place in the middle.
+TABLES = {
+    "SIGNED": make_table(SIGNED, 257),
+    "POSITIVE": make_table(POSITIVE),
+    "HEAT": make_table(HEAT),
+}
 
 
 def find_scale(values: np.ndarray) -> float:
@@ -35,7 +40,8 @@ def color_of(value: float, scale: float, signed: bool) -> tuple[str, str]:
     """Background and letters, '#rrggbb', of a number."""
     share = float(np.clip(value / scale, -1, 1))
     share = (share + 1) / 2 if signed else max(share, 0.0)
-    red, green, blue = TABLES["SIGNED" if signed else "POSITIVE"][round(share * 255)].tolist()
+    table = TABLES["SIGNED" if signed else "POSITIVE"]
+    red, green, blue = table[round(share * (len(table) - 1))].tolist()
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 140
     return f"#{red:02x}{green:02x}{blue:02x}", "#ffffff" if dark else "#1b1b1b"
 
@@ -53,7 +59,7 @@ def lay_over(
     columns = np.arange(width) * values.shape[1] // width
     share = np.clip(values / scale, -1 if signed else 0, 1)[rows][:, columns]
     if signed:
-        colors = TABLES["SIGNED"][np.where(share < 0, 0, 255)]
+        colors = TABLES["SIGNED"][np.where(share < 0, 0, -1)]
     else:
         colors = TABLES["HEAT"][(share * 255).round().astype(int)]
     grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -27,13 +28,22 @@ def check_lens(subject: Subject) -> None:
         )
 
 
-def read_layers(subject: Subject, ranks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each layer's stream, the embedding's first, through the model's own last norm and head.
+@dataclass(frozen=True)
+class Layers:
+    """The best answers of each layer at each place, the embedding's first and the model's own
+    last: `[layers + 1, places, ranks]`, and the probability of the model's own first answer."""
 
-    Returns the best `ranks` classes or tokens, `[layers + 1, places, ranks]`, their probabilities,
-    and the probability of the model's own first answer, `[layers + 1, places]`. The last layer is
-    the model's output.
+    indices: np.ndarray
+    probabilities: np.ndarray
+    followed: np.ndarray  # `[layers + 1, places]`
+
+
+def read_layers(subject: Subject, ranks: int = RANKS) -> tuple[np.ndarray, Layers]:
+    """The model's outputs, and each layer's stream read through its own last norm and head.
+
+    Raises UserError on a model without an output matrix.
     """
+    check_lens(subject)
 
     @jax.jit
     def run(params: Any, inputs: Any) -> Any:
@@ -48,34 +58,35 @@ def read_layers(subject: Subject, ranks: int) -> tuple[np.ndarray, np.ndarray, n
             with give_stacks([*others, (stream, dict(aux))]):
                 logits, _ = subject.apply(params, inputs)
             chances = jax.nn.softmax(logits, axis=-1)
-            values, indices = jax.lax.top_k(chances, ranks)
+            values, indices = jax.lax.top_k(chances, min(ranks, logits.shape[-1]))
             followed = jnp.take_along_axis(chances, answer[..., None], axis=-1)[..., 0]
             return indices, values, followed
 
-        return jax.lax.map(read, streams)
+        return outputs, jax.lax.map(read, streams)
 
+    outputs, found = run(subject.params, subject.inputs)
     # [layers, b, ...] with b of one; of a classifier there is one place.
-    indices, values, followed = (np.asarray(x) for x in run(subject.params, subject.inputs))
-    length = len(indices)
-    shape = (length, -1, indices.shape[-1])
-    return indices.reshape(shape), values.reshape(shape), followed.reshape(length, -1)
+    indices, values, followed = (np.asarray(x) for x in found)
+    shape = (len(indices), -1, indices.shape[-1])
+    layers = Layers(indices.reshape(shape), values.reshape(shape), followed.reshape(shape[:2]))
+    return np.asarray(outputs, np.float32), layers
 
 
-def explain_lens(subject: Subject) -> tuple[list[Part], list[str]]:
+def explain_lens(subject: Subject, found: Layers) -> list[Part]:
     """`lens`: the first answers of every layer at every place."""
-    count = _count_answers(subject)
-    indices, values, followed = read_layers(subject, min(RANKS, count))
+    indices = found.indices
     layers = ("embedding", *(f"layer {i + 1}" for i in range(len(indices) - 1)))
     if subject.head == "classes":
         places: tuple[str, ...] = (subject.axes[next(iter(subject.inputs))].name,)
     else:
         places = subject.axes[subject.text].words
+    ids = subject.ids(subject.text) if subject.is_vocabulary else []
     named: dict[tuple[int, int], str] = {}
 
     def name(index: int, place: int) -> str:
         if not subject.is_vocabulary:
             return subject.name_class(index)
-        key = (index, subject.ids(subject.text)[place])
+        key = (index, ids[place])
         if key not in named:
             named[key] = subject.name_token(index, place)
         return named[key]
@@ -85,11 +96,5 @@ def explain_lens(subject: Subject) -> tuple[list[Part], list[str]]:
         for layer in indices
     )
     title = "Answers of the layers"
-    return [Lens("lens", title, layers, places, words, values, followed)], []
-
-
-def _count_answers(subject: Subject) -> int:
-    model = subject.model
-    if not subject.is_vocabulary:
-        return model.num_classes
-    return getattr(model, "target_vocab_size", None) or model.vocab_size
+    parts = (found.probabilities, found.followed)
+    return [Lens("lens", title, layers, places, words, *parts)]

@@ -77,12 +77,12 @@ def write_page(found: Explanation, path: Path) -> list[Path]:
     written: list[Path] = []
     try:
         for file, content in files.items():
-            written.append(file)
             file.write_bytes(content)
+            written.append(file)
     except OSError as error:
-        for file in written:
-            file.unlink(missing_ok=True)
-        raise UserError(f"cannot write {written[-1]}: {error.strerror or error}") from None
+        for done in written:
+            done.unlink(missing_ok=True)
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
     return written
 
 

@@ -1,0 +1,62 @@
+"""Small models with random parameters, as `zoo.load_pretrained` would return them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.data.tokenizers import CharTokenizer
+from zoo.models import create_model, init_params
+from zoo.pretrained.load import Card, Pretrained
+from zoo.pretrained.processor import Processor
+from zoo.pretrained.sources import Source
+from zoo.pretrained.tensors import MemoryTensors
+from zoo.tree import stack_layers
+
+TOKENIZER = CharTokenizer(" &<>abcdefghijklmnopqrst")
+START = {"decoder_start_token_id": 0}
+PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+TEXT = "a cat & <s>"
+SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+    "decoder": ("gpt2", {"num_positions": 24}),
+    "llama": ("llama_7b", {"num_positions": 24, "num_kv_heads": 1, "hidden": 24}),
+    "encoder": ("bert_tiny", {"head": "masked_lm", "num_positions": 24, "hidden": 24}),
+    "headless": ("bert_tiny", {"num_positions": 24, "hidden": 24}),
+    "t5": ("t5_small", {"decoder_depth": 2, "head_dim": 6, "hidden": 24}),
+    "vit": ("vit_s4", {"num_classes": 5, "image_size": (8, 8), "hidden": 24}),
+    "mixer": ("mixer_s4", {"num_classes": 5, "image_size": (8, 8), "tokens_hidden": 8}),
+}
+
+
+def shake(params: Any, seed: int = 0, size: float = 0.4) -> Any:
+    """Every leaf moved, so that nothing is zero or even."""
+    leaves, tree = jax.tree.flatten(params)
+    random = np.random.default_rng(seed)
+    moved = [x + size * random.normal(size=x.shape).astype(np.float32) for x in leaves]
+    return jax.tree.unflatten(tree, moved)
+
+
+@functools.cache
+def load(name: str, scanned: bool = False) -> Pretrained:
+    """A case of SIZES, or another with the same parameters in scanned layers."""
+    model_name, sizes = SIZES[name]
+    sizes = {"width": 12, "depth": 2, **sizes}
+    if name != "mixer":
+        sizes["num_heads"] = 2
+    processor = None
+    if name in ("vit", "mixer"):
+        processor = Processor((8, 8))
+    else:
+        sizes["vocab_size"] = TOKENIZER.vocab_size
+    model = create_model(model_name, **sizes)
+    params = shake(init_params(model))
+    if scanned:
+        model, params = model.clone(scan_layers=True), stack_layers(params)
+    config = START if name == "t5" else {}
+    source = Source(f"tests/{name}", "zoo", {}, MemoryTensors({}, "tests"), None, ())
+    card = Card(source.place, None, processor, config, source)
+    tokenizer = None if processor is not None else TOKENIZER
+    return Pretrained(model, params, tokenizer, processor, card, ())
