@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import pathlib
 from typing import Any
 
 import jax
@@ -10,10 +12,8 @@ import numpy as np
 
 from zoo.data.tokenizers import CharTokenizer
 from zoo.models import create_model, init_params
-from zoo.pretrained.load import Card, Pretrained
+from zoo.pretrained.load import Pretrained, load_pretrained
 from zoo.pretrained.processor import Processor
-from zoo.pretrained.sources import Source
-from zoo.pretrained.tensors import MemoryTensors
 from zoo.tree import stack_layers
 
 TOKENIZER = CharTokenizer(" &<>abcdefghijklmnopqrst")
@@ -56,7 +56,14 @@ def load(name: str, scanned: bool = False) -> Pretrained:
     if scanned:
         model, params = model.clone(scan_layers=True), stack_layers(params)
     config = START if name == "t5" else {}
-    source = Source(f"tests/{name}", "zoo", {}, MemoryTensors({}, "tests"), None, ())
-    card = Card(source.place, None, processor, config, source)
+    told = {"source": f"tests/{name}", "processor": processor, "config": config}
+    card = dataclasses.replace(load_template().card, **told)
     tokenizer = None if processor is not None else TOKENIZER
-    return Pretrained(model, params, tokenizer, processor, card, ())
+    made = {"model": model, "params": params, "tokenizer": tokenizer, "processor": processor}
+    return dataclasses.replace(load_template(), **made, card=card)
+
+
+@functools.cache
+def load_template() -> Pretrained:
+    """A recorded twin, for what the cases have no need of."""
+    return load_pretrained(pathlib.Path(__file__).parent.parent / "pretrained/twins/vit_published")

@@ -163,7 +163,8 @@ def explain_rollout(
         joint = {"cross": source, "decoder": target}
     else:
         joint = {name: roll_out(weights[name], residual) for name in weights}
-    return _show_joint(subject, choice, joint, pool, "Rollout"), []
+    note = f"The share of a layer's input that stays: {residual:g}."
+    return _show_joint(subject, choice, joint, pool, "Rollout"), [note]
 
 
 def explain_gradient(

@@ -30,8 +30,8 @@ def draw_part(part: Part, title: str) -> bytes:
     else:
         figure = _draw_maps(part)
     width = figure.get_size_inches()[0]
-    heading = textwrap.fill(f"{title}\n{part.title}", max(int(width * 11), 30))
-    figure.suptitle(_plain(heading), fontsize=10, x=0.01, ha="left")
+    lines = [textwrap.fill(line, max(int(width * 11), 30)) for line in (title, part.title)]
+    figure.suptitle(_plain("\n".join(lines)), fontsize=10, x=0.01, ha="left")
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.explain.colors import OVER, TABLES, color_of, enlarge, find_scale, lay_over
-from zoo.explain.result import Axis, Explanation, Lens, Maps, Scores
+from zoo.explain.result import Axis, Explanation, Lens, Maps, Output, Scores
 from zoo.explain.script import SCRIPT
 from zoo.explain.style import STYLE
 
@@ -28,8 +28,8 @@ METHODS = {
     ),
     "rollout": (
         "Attention rollout",
-        "Heads averaged, half of each layer's input kept for its residual stream unless said "
-        "otherwise, the layers multiplied: from which places of the input each place of the last "
+        "Heads averaged, a share of each layer's input kept for its residual stream, the layers "
+        "multiplied: from which places of the input each place of the last "
         "layer is mixed (Abnar & Zuidema 2020). It knows nothing of the explained output.",
     ),
     "gradient": (
@@ -97,7 +97,7 @@ def tell(found: Explanation, out: str | Path) -> list[str]:
     if found.output is not None:
         chance = found.output.probability
         told = "" if chance is None else f" ({show_share(chance)})"
-        lines.append(f"{found.output.what}: {found.output.label!r}{told}")
+        lines.append(f"{say_output(found.output)}{told}")
     pictures = ", ".join(str(path) for path in name_pictures(found, Path(out)))
     return [*lines, *found.notes, f"page: {out}", f"pictures: {pictures}"]
 
@@ -107,7 +107,7 @@ def make_page(found: Explanation, pictures: list[str]) -> str:
     title, meaning = METHODS[found.method]
     heading = title
     if found.output is not None:
-        heading += f": {found.output.what} “{show_word(found.output.label)}”"
+        heading += f": {say_output(found.output)}"
     sections, maps, notes = [], [], list(found.notes)
     for i, part in enumerate(found.parts):
         home = f"part{i}"
@@ -157,6 +157,12 @@ def show_word(word: str) -> str:
     return word.replace("\n", "⏎").replace("\t", "⇥")
 
 
+def say_output(output: Output) -> str:
+    """'next token “the”'; a class that is known by its number is 'class 3'."""
+    label = show_word(output.label)
+    return label if label.startswith(f"{output.what} ") else f"{output.what} “{label}”"
+
+
 def show_source(source: str) -> str:
     """The end of a path, enough to know it by."""
     return "/".join(Path(source).parts[-2:])
@@ -172,7 +178,7 @@ def _show_facts(found: Explanation) -> str:
     out = found.output
     if out is not None:
         told = "" if out.probability is None else f", probability {show_share(out.probability)}"
-        rows.append(("explained", f"{out.what}: “{show_word(out.label)}”{told}"))
+        rows.append(("explained", f"{say_output(out)}{told}"))
         rows.append(("score", f"{out.score:.3f}, its logit{_tell_mean(found)}"))
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in rows)
     if found.predictions:
@@ -227,7 +233,8 @@ def _show_picture(part: Scores, scale: float) -> str:
     assert picture is not None
     plain = enlarge(picture)
     over = lay_over(plain, fold(part.axis, part.values), scale, part.signed)
-    figures = [(plain, "as the model sees it"), (over, "what counts")]
+    told = "red adds, blue takes away" if part.signed else "what counts"
+    figures = [(plain, "as the model sees it"), (over, told)]
     images = "".join(
         f'<figure><img alt="{told}" src="{to_uri(image)}"><figcaption>{told}</figcaption></figure>'
         for image, told in figures
