@@ -7,14 +7,14 @@ import functools
 import pathlib
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.data.tokenizers import CharTokenizer
-from zoo.models import create_model, init_params
+from zoo.models import create_model, param_shapes
 from zoo.pretrained.load import Pretrained, load_pretrained
 from zoo.pretrained.processor import Processor
-from zoo.tree import stack_layers
+from zoo.tree import map_named, stack_layers
 
 TOKENIZER = CharTokenizer(" &<>abcdefghijklmnopqrst")
 START = {"decoder_start_token_id": 0}
@@ -31,12 +31,15 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def shake(params: Any, seed: int = 0, size: float = 0.4) -> Any:
-    """Every leaf moved, so that nothing is zero or even."""
-    leaves, tree = jax.tree.flatten(params)
-    random = np.random.default_rng(seed)
-    moved = [x + size * random.normal(size=x.shape).astype(np.float32) for x in leaves]
-    return jax.tree.unflatten(tree, moved)
+def draw_params(model: Any) -> Any:
+    """Parameters of a model, nothing among them zero or even; scales of norms are about one."""
+    random = np.random.default_rng(0)
+
+    def draw(path: str, leaf: Any) -> Any:
+        middle = 1.0 if path.endswith("scale") else 0.0
+        return (middle + 0.4 * random.normal(size=leaf.shape)).astype(np.float32)
+
+    return map_named(lambda path, leaf: jnp.asarray(draw(path, leaf)), param_shapes(model))
 
 
 @functools.cache
@@ -52,7 +55,7 @@ def load(name: str, scanned: bool = False) -> Pretrained:
     else:
         sizes["vocab_size"] = TOKENIZER.vocab_size
     model = create_model(model_name, **sizes)
-    params = shake(init_params(model))
+    params = draw_params(model)
     if scanned:
         model, params = model.clone(scan_layers=True), stack_layers(params)
     config = START if name == "t5" else {}

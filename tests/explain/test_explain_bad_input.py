@@ -71,7 +71,6 @@ def test_before_the_model_runs(source, given, options, told):
     [
         ("decoder", TEXT, {"output": "cat"}, r"should be one token, it is 3: \['c', 'a', 't'\]"),
         ("decoder", TEXT, {"place": 11}, "--place=11: the text has the places 0 to 10"),
-        ("headless", TEXT, {"output": "a"}, "no output to choose from"),
     ],
 )
 def test_after_the_model_ran(source, given, options, told):
@@ -86,6 +85,7 @@ def test_after_the_model_ran(source, given, options, told):
     [
         ("encoder", TEXT, {"method": "gradient"}, "write the mask token there, or give --place"),
         ("encoder", TEXT, {"output": "a"}, "which place"),
+        ("headless", TEXT, {"output": "a"}, "no output to choose from"),
         ("headless", TEXT, {"method": "gradient"}, "ends in a vector"),
         ("vit", PICTURE, {"output": "clas 3"}, "no class 'clas 3' .*did you mean 'class 3'"),
         ("vit", PICTURE, {"output": 5}, "no class '5' .*choose from: class 0"),

@@ -21,6 +21,8 @@ from zoo.explain.subject import make_subject
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("t5", "encoder", "vit")]
 
+LLAMA = pytest.param("llama", marks=pytest.mark.slow)
+
 
 @functools.cache
 def prepare(name: str):
@@ -67,7 +69,9 @@ def test_scanned_layers_are_explained_alike(method):
         np.testing.assert_allclose(getattr(part, name), getattr(twin, name), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.slow), "t5"])
+@pytest.mark.parametrize(
+    "name", ["decoder", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "t5"))]
+)
 def test_gradients_of_attention_against_finite_differences(name):
     subject, choice, outputs = prepare(name)
     weights = run_attention(subject).weights
