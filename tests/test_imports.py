@@ -46,6 +46,7 @@ def test_models_need_jax_and_flax_alone():
         ["info", "--help"],
         ["runs", "--help"],
         ["doctor", "--help"],
+        ["explain", "--help"],
     ],
 )
 def test_help_fits_a_screen_and_imports_next_to_nothing(words):

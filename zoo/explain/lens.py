@@ -47,6 +47,7 @@ def read_layers(subject: Subject, ranks: int = RANKS) -> tuple[np.ndarray, Layer
 
     @jax.jit
     def run(params: Any, inputs: Any) -> Any:
+        """The outputs; then of every stream its best answers, and the share of the model's own."""
         with keep_stacks() as kept:
             outputs, _ = subject.apply(params, inputs)
         first, (_, aux) = kept[-1]  # of encoder and decoder the latter
