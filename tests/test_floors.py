@@ -17,7 +17,7 @@ FLOORS = {
         "evaluate",
         "generation",
         "plan",
-        "explain",
+        "explanation",
         "compress",
         "export",
         "cli",

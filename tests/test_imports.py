@@ -49,6 +49,7 @@ def test_models_need_jax_and_flax_alone():
         ["fill", "--help"],
         ["runs", "--help"],
         ["doctor", "--help"],
+        ["explain", "--help"],
     ],
 )
 def test_help_fits_a_screen_and_imports_next_to_nothing(words):

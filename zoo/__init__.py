@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.explanation import Explanation, explain
     from zoo.generation import Generation, generate
     from zoo.models import create_model, init_params, list_models
     from zoo.pretrained import convert, load_pretrained, save_pretrained
@@ -24,6 +25,8 @@ _HOMES = {
     "convert": "zoo.pretrained",
     "generate": "zoo.generation",
     "Generation": "zoo.generation",
+    "explain": "zoo.explanation",
+    "Explanation": "zoo.explanation",
     "fit": "zoo.train",
     "Result": "zoo.train",
     "predict": "zoo.use",
@@ -31,11 +34,13 @@ _HOMES = {
     "fill_mask": "zoo.use",
 }
 __all__ = [
+    "Explanation",
     "Generation",
     "Result",
     "convert",
     "create_model",
     "embed",
+    "explain",
     "fill_mask",
     "fit",
     "generate",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from zoo.cli.data import data, tokenizer
+from zoo.cli.explain import explain
 from zoo.cli.generate import generate
 from zoo.cli.models import convert, info, list_, parity
 from zoo.cli.predict import embed, fill, predict
@@ -19,36 +20,38 @@ __all__ = ["guard", "main", "train"]
 HELP = """\
 usage: zoo VERB ...        zoo VERB --help says more
 
-  train   train a recipe
-  config  show a recipe's resolved config
-  list    models with their parameters and FLOPs
-  info    what one model is made of
-  predict what a model says of images, texts, rows of tables
-  embed   vectors of images and texts, and how alike they are
-  fill    what stands in the place of mask tokens
-  runs    runs side by side, and their curves in one picture
-  data    what a source holds and what training gets of it; what is wrong with it
+  train     train a recipe
+  config    show a recipe's resolved config
+  runs      runs side by side, and their curves in one picture
+  list      models with their parameters and FLOPs
+  info      what one model is made of
+  predict   what a model says of images, texts, rows of tables
+  embed     vectors of images and texts, and how alike they are
+  fill      what stands in the place of mask tokens
   generate  text from a prompt
-  convert published weights to another layout
-  parity  ours against transformers', layer by layer
-  tokenizer  learn a tokenizer from texts
-  doctor  what is wrong with this installation"""
+  explain   what a model looks at, as a page with pictures
+  data      what a source holds and what training gets of it; what is wrong with it
+  tokenizer learn a tokenizer from texts
+  convert   published weights to another layout
+  parity    ours against transformers', layer by layer
+  doctor    what is wrong with this installation"""
 
 Verb = Callable[[Sequence[str]], int | None]  # None: done
 VERBS: dict[str, Verb] = {
     "train": train,
     "config": config,
+    "runs": runs,
     "list": list_,
     "info": info,
     "predict": predict,
     "embed": embed,
     "fill": fill,
-    "runs": runs,
-    "data": data,
     "generate": generate,
+    "explain": explain,
+    "data": data,
+    "tokenizer": tokenizer,
     "convert": convert,
     "parity": parity,
-    "tokenizer": tokenizer,
     "doctor": doctor,
 }
 

@@ -93,7 +93,7 @@ def find_specials(config: Mapping[str, Any], tokenizer: Any, crosses: bool) -> S
     if not crosses:
         return Specials(ends, None, None, banned)
     known = [config.get(k) for k in ("decoder_start_token_id", "bos_token_id", "pad_token_id")]
-    known += [getattr(tokenizer, name, None) for name in ("begin", "pad", "end")]
+    known += [getattr(tokenizer, name, None) for name in ("begin", "pad")]
     begin = next((token for token in known if token is not None), None)
     if begin is None:
         raise UserError("the source names no token that targets begin with: decoder_start_token_id")

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from zoo.config import UserError
 from zoo.data.ops import find_kind
 from zoo.data.tokenizers import read_tokenizer
@@ -85,6 +88,21 @@ def plan_images(loaded: Pretrained) -> tuple[Wanted, Callable[[int], Prepare]]:
         raise UserError(f"{name} does not tell how its images are prepared: it has no processor")
     decode = decoder_of(model.num_channels, name)  # type: ignore[attr-defined]
     return Wanted("image", name), lambda size: ProcessedImages(processor, decode, size)
+
+
+def prepare_image(loaded: Pretrained, picture: Any, name: str) -> Float[np.ndarray, "1 y x ch"]:
+    """One picture as the source's model takes it: a path, Pillow's, an array of bytes.
+
+    Raises UserError, that begins with `name`, on what is no picture or not one for this model.
+    """
+    recipe = loaded.card.recipe
+    wanted, make_feed = plan_recipe(loaded, recipe) if recipe else plan_images(loaded)
+    if wanted.takes != "image":
+        raise UserError(f"{name}: {loaded.card.source} takes {wanted.takes}, no image")
+    made = make_feed(1)([Item(name, picture)])
+    for problem in made.problems.values():
+        raise UserError(f"{name}: {problem}")
+    return made.portions[0].arrays["image"]
 
 
 def plan_texts(
