@@ -63,18 +63,26 @@ def run_tokens(
     return logits, aux["cache"]
 
 
+def find_seen(
+    rules: Rules, prompts: Prompts, last: Int[Array, " b"], vocabulary: int
+) -> Bool[Array, "b v"] | None:
+    """Which tokens each row holds, where a rule asks for it: a prompt's, or what a target begins
+    with."""
+    if rules.repetition_penalty is None:
+        return None
+    held, mask = prompts.tokens, prompts.mask
+    if prompts.begin is not None:
+        held, mask = last[:, None], jnp.ones((len(last), 1), bool)
+    none = jnp.zeros((len(last), vocabulary), bool)
+    return none.at[jnp.arange(len(last))[:, None], held].max(mask)
+
+
 @functools.partial(jax.jit, static_argnames=("model", "room"))
 def start(model: Any, params: Any, rules: Rules, prompts: Prompts, keys: Any, room: int) -> State:
     """The state after the prompts, with room for so many tokens."""
     cache, last = prefill(model, params, prompts, room)
-    rows, vocabulary = len(last), count_words(model)
-    seen = None
-    if rules.repetition_penalty is not None:
-        held, mask = prompts.tokens, prompts.mask
-        if prompts.begin is not None:
-            held, mask = last[:, None], jnp.ones((rows, 1), bool)
-        none = jnp.zeros((rows, vocabulary), bool)
-        seen = none.at[jnp.arange(rows)[:, None], held].max(mask)
+    rows = len(last)
+    seen = find_seen(rules, prompts, last, count_words(model))
     return State(
         cache,
         last,

@@ -19,6 +19,7 @@ class Rules(NamedTuple):
     min_new: Any = None  # no end among so many tokens
     banned: Bool[Array, " v"] | None = None
     first: Any = None  # what a row must begin with
+    last: Any = None  # (a token that ends a row of the full length, the place where it does)
     repetition_penalty: Any = None
     temperature: Any = None  # None: the likeliest token is taken
     top_k: Any = None
@@ -47,6 +48,9 @@ def forbid(
     if rules.first is not None:
         forced = jnp.where(tokens == rules.first, 0.0, NEVER)
         scores = jnp.where(count == 0, forced, scores)
+    if rules.last is not None:
+        token, place = rules.last
+        scores = jnp.where(count == place, jnp.where(tokens == token, 0.0, NEVER), scores)
     return scores
 
 

@@ -13,8 +13,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from zoo.config import UserError
+from zoo.generation.beams import Options, search
 from zoo.generation.decode import State, advance, count_words, start
-from zoo.generation.prompts import choose_lengths, crosses_over, encode_prompts, pad_prompts
+from zoo.generation.prompts import (
+    Prompts,
+    choose_lengths,
+    crosses_over,
+    encode_prompts,
+    pad_prompts,
+)
 from zoo.generation.settings import Settings, find_specials, make_rules
 from zoo.generation.stop import check_stop, find_stop, settle
 from zoo.models.decoder import Decoder
@@ -93,6 +100,8 @@ class Writer:
             raise UserError(f"batch_size={batch_size} should be at least 1")
         if not isinstance(seed, int) and len(seed) != len(prompts):
             raise UserError(f"{len(seed)} seeds for {len(prompts)} prompts: give one, or one each")
+        if stream and self.settings.num_beams > 1:
+            raise UserError("beams are known when all have ended: leave stream out, or num_beams")
         rows = encode_prompts(prompts, self.model, self.tokenizer)
         if rows:  # all fit, or none is begun
             choose_lengths(self.model, rows, self.settings.max_new_tokens)
@@ -111,10 +120,30 @@ class Writer:
         length, room = choose_lengths(self.model, batch.rows, self.settings.max_new_tokens)
         size = 1 << (len(batch.rows) - 1).bit_length()
         prompts = pad_prompts(batch.rows, length, size, self.specials.begin)
+        if self.settings.num_beams > 1:
+            return self._search(batch, prompts, room)
         keys = keys[np.minimum(np.arange(size), len(batch.rows) - 1)]
         return self._decode(
             batch, start(self.model, self.params, self.rules, prompts, keys, room), stream
         )
+
+    def _search(self, batch: Batch, prompts: Prompts, room: int) -> list[Generation]:
+        """Beams, in one dispatch; stop strings are looked for in what came out."""
+        settings = self.settings
+        options = Options(np.int32(settings.max_new_tokens), np.float32(settings.length_penalty))
+        static = (room, settings.num_beams, settings.early_stopping)
+        ended = jax.device_get(
+            search(self.model, self.params, self.rules, prompts, options, *static)
+        )
+        made = []
+        for i, row in enumerate(batch.rows):
+            best = [
+                self._finish(row, ended.tokens[i, j, :n], ended.logprobs[i, j, :n], score)
+                for j, n in enumerate(ended.lengths[i, : settings.num_return])
+                if (score := float(ended.scores[i, j])) > -np.inf  # there may be fewer texts
+            ]
+            made.append(dataclasses.replace(best[0], others=tuple(best[1:])))
+        return made
 
     def _decode(self, batch: Batch, state: State, stream: Stream | None) -> list[Generation]:
         """All in one dispatch, or with looks at the text between them."""
@@ -169,8 +198,10 @@ class Writer:
         whole = self.tokenizer.decode([*prompt, *tokens])
         return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(tokens)
 
-    def _finish(self, prompt: np.ndarray, tokens: Any, logprobs: Any) -> Generation:
-        """Cuts a row where a stop string is complete."""
+    def _finish(
+        self, prompt: np.ndarray, tokens: Any, logprobs: Any, score: float | None = None
+    ) -> Generation:
+        """Cuts a row where a stop string is complete; the score of a beam is of all of it."""
         stop, text = self.settings.stop, None
         reason = "end" if len(tokens) and tokens[-1] in self.specials.ends else "length"
         if self.tokenizer is not None:
@@ -182,4 +213,5 @@ class Writer:
                 count = bisect.bisect_left(counts, True, key=holds)
                 text, reason = text[:place], "stop"
                 tokens, logprobs = tokens[:count], logprobs[:count]
-        return Generation(text, tokens, logprobs, reason, float(np.sum(logprobs)))
+        score = float(np.sum(logprobs)) if score is None else score
+        return Generation(text, tokens, logprobs, reason, score)

@@ -15,7 +15,7 @@ from zoo.pretrained.bridge import AsTheirs, all_finite
 from zoo.pretrained.describe import architecture_of, describe_model
 from zoo.pretrained.load import (
     GENERATION_FILE,
-    KEPT,
+    LABELS,
     PROCESSOR_FILE,
     Card,
     check_ours,
@@ -135,7 +135,7 @@ def write_folder(
 def add_kept(config: dict[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json with labels and special tokens, the labels where they are as many."""
     same = len(kept.get("id2label", ())) == len(config.get("id2label", ()))
-    return {**config, **{k: v for k, v in kept.items() if same or k in KEPT[:4]}}
+    return {**config, **{k: v for k, v in kept.items() if same or k not in LABELS}}
 
 
 def _write_json(path: epath.Path, values: Mapping[str, Any]) -> None:
