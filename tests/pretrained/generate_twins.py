@@ -13,6 +13,9 @@ HEADS = ("LMHeadModel", "ForCausalLM", "ForConditionalGeneration", "MTModel")
 GENERATING = {case.name: case for case in CASES if case.model.endswith(HEADS)}
 # Their cache is made for as many layers as the encoder has; the decoder has more.
 UNCACHED = ("t5_silu",)
+# It has 12 positions, twice as many as it was trained on: prompts pass those, and so do texts.
+SMALL = ("llama_dynamic_long",)
+SHORT = (7, 4, 2, 1)
 LENGTHS = (9, 6, 2, 1)  # of the prompts, longer than the windows
 
 
@@ -32,7 +35,8 @@ def crosses_over(case: Case) -> bool:
 def make_prompts(case: Case) -> list[np.ndarray]:
     """Rows of tokens of several lengths."""
     random = np.random.default_rng(len(case.name))
-    return [random.integers(3, case.arguments["vocab_size"], n) for n in LENGTHS]
+    lengths = SHORT if case.name in SMALL else LENGTHS
+    return [random.integers(3, case.arguments["vocab_size"], n) for n in lengths]
 
 
 def make_generation(case: Case, **more: Any) -> dict[str, Any]:

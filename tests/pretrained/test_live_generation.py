@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from generate_twins import (
     GENERATING,
+    SMALL,
     choose_ends,
     make_generation,
     make_prompts,
@@ -18,7 +19,6 @@ import zoo
 
 pytestmark = pytest.mark.parity
 REASON = "pip install -e '.[parity]'"
-NEW = 11
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,11 +72,12 @@ def compare(twin, name, generation, **options):
 @pytest.mark.parametrize("name", GENERATING)
 def test_greedy_and_beams(twin, name):
     case, (model, _) = GENERATING[name], twin(name)
-    penalised = {"max_new_tokens": NEW, "repetition_penalty": 1.3}
+    new = 5 if name in SMALL else 11
+    penalised = {"max_new_tokens": new, "repetition_penalty": 1.3}
     free = run_theirs(model, case, make_prompts(case), make_generation(case), **penalised)
     told = make_generation(case, eos_token_id=choose_ends(free))
     ended = compare(twin, name, told, **penalised)
     assert len({len(texts[0].tokens) for texts in ended}) > 1
-    compare(twin, name, told, max_new_tokens=NEW)
+    compare(twin, name, told, max_new_tokens=new)
     beams = {"num_beams": 3, "num_return": 3, "length_penalty": 0.6}
-    compare(twin, name, told, max_new_tokens=NEW, **beams)
+    compare(twin, name, told, max_new_tokens=new, **beams)

@@ -30,6 +30,8 @@ class State(NamedTuple):
     seen: Bool[Array, "b v"] | None
     keys: Any
     count: Any
+    drafted: Any = None  # the cache of a draft
+    passes: Any = None  # of the model, where a draft guesses
 
 
 def prefill(model: Any, params: Any, prompts: Prompts, room: int) -> tuple[Any, Int[Array, " b"]]:

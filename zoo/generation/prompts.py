@@ -75,34 +75,37 @@ def _encode_text(text: str, crosses: bool, tokenizer: Any) -> np.ndarray:
     return row
 
 
-def choose_lengths(model: Any, rows: Sequence[np.ndarray], max_new: int) -> tuple[int, int]:
-    """(the padded length of prompts, the room for new tokens) of the bucket they fall in.
+def choose_lengths(
+    model: Any, rows: Sequence[np.ndarray], max_new: int, slack: int = 0
+) -> tuple[int, int]:
+    """(the padded length of prompts, the room for new tokens) of the bucket they fall in; in the
+    room are `slack` places for what a draft guesses too much.
 
     Raises UserError where prompt and new tokens together pass the model's positions.
     """
     longest = max(len(row) for row in rows)
     limit = find_limit(model)
+    needed = max_new + slack
+    asked = f"max_new_tokens={max_new}" + f" and draft_tokens={slack}" * (slack > 0)
     if limit is None:
-        return bucket_of(longest), bucket_of(max_new)
+        return bucket_of(longest), bucket_of(needed)
     if crosses_over(model):
         if longest > limit:
             raise UserError(f"a source has {longest:,} tokens, the model {limit:,} positions")
-        if 1 + max_new > limit:
-            raise UserError(
-                f"max_new_tokens={max_new}: the model has {limit:,} positions, one is the beginning"
-            )
-        return min(bucket_of(longest), limit), min(bucket_of(max_new), limit - 1)
+        if 1 + needed > limit:
+            raise UserError(f"{asked}: the model has {limit:,} positions, one is the beginning")
+        return min(bucket_of(longest), limit), min(bucket_of(needed), limit - 1)
     if longest >= limit:
         raise UserError(
             f"a prompt has {longest:,} tokens and the model {limit:,} positions: no place is left "
             "for a new one"
         )
-    if longest + max_new > limit:
+    if longest + needed > limit:
         raise UserError(
-            f"a prompt of {longest:,} tokens and max_new_tokens={max_new} pass the model's "
+            f"a prompt of {longest:,} tokens and {asked} pass the model's "
             f"{limit:,} positions: at most {limit - longest} are left"
         )
-    room = min(bucket_of(max_new), limit - longest)
+    room = min(bucket_of(needed), limit - longest)
     return min(bucket_of(longest), limit - room), room
 
 

@@ -23,6 +23,7 @@ from zoo.generation.prompts import (
     pad_prompts,
 )
 from zoo.generation.settings import Settings, find_specials, make_rules
+from zoo.generation.speculative import Pair, advance_drafted, start_drafted
 from zoo.generation.stop import check_stop, find_stop, settle
 from zoo.models.decoder import Decoder
 from zoo.pretrained import load_pretrained
@@ -42,6 +43,7 @@ class Generation:
     reason: str  # why it ended: 'end', 'stop' or 'length'
     score: float  # of beams: log-probability / length ** length_penalty; else the sum of logprobs
     others: tuple[Generation, ...] = ()  # the rest of `num_return`, best first
+    passes: int | None = None  # with a draft: of the model, over all rows that went on together
 
 
 def open_source(source: Any) -> Any:
@@ -91,6 +93,29 @@ class Writer:
         self.specials = find_specials(told, self.tokenizer, self.crosses)
         self.rules = make_rules(settings, self.specials, count_words(self.model))
         check_stop(settings.stop, self.tokenizer)
+        self.pair = None if draft is None else self._open_draft(draft)
+
+    def _open_draft(self, draft: Any) -> tuple[Pair, Pair]:
+        """The models and the parameters of the source and a draft. Raises UserError on a draft of
+        another kind or of other tokens."""
+        if self.settings.num_beams > 1:
+            raise UserError("a draft guesses one text, not beams: leave draft out, or num_beams")
+        loaded = open_source(draft)
+        if crosses_over(loaded.model) != self.crosses:
+            kinds = ["a decoder", "an encoder-decoder"]
+            raise UserError(
+                f"the draft is {kinds[not self.crosses]}, the source {kinds[self.crosses]}"
+            )
+        ours, theirs = count_words(self.model), count_words(loaded.model)
+        if ours != theirs:
+            raise UserError(
+                f"the draft has {theirs:,} tokens, the source {ours:,}: a draft speaks in the same"
+            )
+        mine, other = self.tokenizer, loaded.tokenizer
+        if mine is not None and other is not None and mine.to_json() != other.to_json():
+            raise UserError("the draft's tokenizer is not the source's: a draft speaks in the same")
+        model, params = unroll(loaded.model, loaded.params)
+        return Pair(self.model, model), Pair(self.params, params)
 
     def write(
         self, prompts: Sequence[Any], seed: Any, batch_size: int, stream: Stream | None
@@ -104,7 +129,7 @@ class Writer:
             raise UserError("beams are known when all have ended: leave stream out, or num_beams")
         rows = encode_prompts(prompts, self.model, self.tokenizer)
         if rows:  # all fit, or none is begun
-            choose_lengths(self.model, rows, self.settings.max_new_tokens)
+            self._choose_lengths(rows)
         copies = self.settings.num_return if self.settings.num_beams == 1 else 1
         order = sorted(range(len(rows) * copies), key=lambda i: len(rows[i // copies]))
         made: dict[int, Generation] = {}
@@ -117,15 +142,37 @@ class Writer:
         return [dataclasses.replace(g[0], others=(*g[0].others, *g[1:])) for g in groups]
 
     def _write_batch(self, batch: Batch, keys: Any, stream: Stream | None) -> list[Generation]:
-        length, room = choose_lengths(self.model, batch.rows, self.settings.max_new_tokens)
+        length, room = self._choose_lengths(batch.rows)
         size = 1 << (len(batch.rows) - 1).bit_length()
         prompts = pad_prompts(batch.rows, length, size, self.specials.begin)
         if self.settings.num_beams > 1:
             return self._search(batch, prompts, room)
         keys = keys[np.minimum(np.arange(size), len(batch.rows) - 1)]
-        return self._decode(
-            batch, start(self.model, self.params, self.rules, prompts, keys, room), stream
-        )
+        return self._decode(batch, self._start(prompts, keys, room), stream)
+
+    def _choose_lengths(self, rows: Sequence[np.ndarray]) -> tuple[int, int]:
+        """Those of the bucket; with a draft, what both models have positions for."""
+        limit = self.settings.max_new_tokens
+        if self.pair is None:
+            return choose_lengths(self.model, rows, limit)
+        asked = (rows, limit, self.settings.draft_tokens)
+        ours = choose_lengths(self.model, *asked)
+        try:
+            theirs = choose_lengths(self.pair[0].draft, *asked)
+        except UserError as error:
+            raise UserError(f"the draft: {error}") from None
+        return min(ours[0], theirs[0]), min(ours[1], theirs[1])
+
+    def _start(self, prompts: Prompts, keys: Any, room: int) -> State:
+        if self.pair is None:
+            return start(self.model, self.params, self.rules, prompts, keys, room)
+        return start_drafted(*self.pair, self.rules, prompts, keys, room)
+
+    def _advance(self, state: State, limit: int) -> State:
+        if self.pair is None:
+            return advance(self.model, self.params, self.rules, state, limit, self.crosses)
+        static = (self.settings.draft_tokens, self.crosses)
+        return advance_drafted(*self.pair, self.rules, state, limit, *static)
 
     def _search(self, batch: Batch, prompts: Prompts, room: int) -> list[Generation]:
         """Beams, in one dispatch; stop strings are looked for in what came out."""
@@ -148,11 +195,10 @@ class Writer:
     def _decode(self, batch: Batch, state: State, stream: Stream | None) -> list[Generation]:
         """All in one dispatch, or with looks at the text between them."""
         limit, told = self.settings.max_new_tokens, [""] * len(batch.rows)
-        stride = 1 if stream else LOOK_EVERY if self.settings.stop else limit
+        ahead = 1 if self.pair is None else 1 + self.settings.draft_tokens
+        stride = ahead if stream else LOOK_EVERY if self.settings.stop else limit
         for count in range(stride, limit + stride, stride):
-            state = advance(
-                self.model, self.params, self.rules, state, min(count, limit), self.crosses
-            )
+            state = self._advance(state, min(count, limit))
             done = np.array(state.done)
             if stride < limit:
                 texts = self._read_rows(batch, state)
@@ -163,8 +209,11 @@ class Writer:
             if done.all():
                 break
         tokens, logprobs, lengths = jax.device_get((state.tokens, state.logprobs, state.lengths))
+        passes = None if state.passes is None else int(state.passes)
         return [
-            self._finish(row, tokens[i, : lengths[i]], logprobs[i, : lengths[i]])
+            dataclasses.replace(
+                self._finish(row, tokens[i, : lengths[i]], logprobs[i, : lengths[i]]), passes=passes
+            )
             for i, row in enumerate(batch.rows)
         ]
 
