@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from typing import Any, NamedTuple
@@ -58,6 +59,8 @@ def run_theirs(
     import torch
     import transformers
 
+    # A fresh one: dynamic rotary positions remember the longest text of the calls before.
+    model = copy.deepcopy(model)
     model.generation_config = transformers.GenerationConfig(**generation)
     longest = max(map(len, prompts))
     rows = np.zeros((len(prompts), longest), np.int64)

@@ -38,21 +38,21 @@ def prefill(model: Any, params: Any, prompts: Prompts, room: int) -> tuple[Any, 
     """(a cache that holds all of the prompts but their last token, that token).
 
     The cache has room for so many tokens more. Of an encoder-decoder it holds the source, and the
-    last token is the one that targets begin with. No logits are computed.
+    last token is the one that targets begin with. No logits are computed. The last token is read
+    too, and read again by what decodes: rotary positions may depend on how many tokens there are.
     """
     silent = model.clone(head="none")
     rows = prompts.tokens.shape[0]
+    inputs: dict[str, Any] = {"tokens": prompts.tokens, "mask": prompts.mask}
+    last = prompts.tokens[:, -1]
     if prompts.begin is None:
         cache = model.init_cache(rows, prompts.tokens.shape[1] + room)
-        inputs = {"tokens": prompts.tokens[:, :-1], "mask": prompts.mask[:, :-1]}
-        cache = silent.apply({"params": params}, **inputs, cache=cache)[1]["cache"]
-        return cache, prompts.tokens[:, -1]
-    begin = jnp.full((rows,), prompts.begin, jnp.int32)
-    cache = model.init_cache(rows, 1 + room, prompts.tokens.shape[1])
-    inputs = {"source": prompts.tokens, "target": begin[:, None], "source_mask": prompts.mask}
+    else:
+        last = jnp.full((rows,), prompts.begin, jnp.int32)
+        cache = model.init_cache(rows, 1 + room, prompts.tokens.shape[1])
+        inputs = {"source": prompts.tokens, "target": last[:, None], "source_mask": prompts.mask}
     cache = silent.apply({"params": params}, **inputs, cache=cache)[1]["cache"]
-    # The target is begun again, by what decodes.
-    return {**cache, "length": jnp.zeros_like(cache["length"])}, begin
+    return {**cache, "length": cache["length"] - 1}, last
 
 
 def run_tokens(
