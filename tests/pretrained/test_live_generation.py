@@ -87,3 +87,53 @@ def test_greedy_and_beams(twin, name):
     compare(twin, name, told, max_new_tokens=new)
     beams = {"num_beams": 3, "num_return": 3, "length_penalty": 0.6}
     compare(twin, name, told, max_new_tokens=new, **beams)
+
+
+# Length penalty, early stopping, what else.
+BEAMS = [
+    (1.0, False, {}),
+    (1.0, True, {}),
+    (1.0, "never", {}),
+    (0.0, False, {}),
+    (0.0, "never", {"repetition_penalty": 1.4}),
+    (0.6, True, {"min_new_tokens": 6}),
+    (2.0, False, {"min_new_tokens": 3, "repetition_penalty": 1.4}),
+    (2.0, "never", {}),
+    (-1.0, False, {}),
+    (-1.0, True, {"repetition_penalty": 0.7}),
+    (-0.5, "never", {}),
+]
+THREE_ENDS = [2, 18, 48]  # of which GPT-2's twin says some early and some late
+
+
+@pytest.mark.parametrize("ends", [[], [21], THREE_ENDS], ids=str)
+def test_options_of_beams(twin, ends):
+    told = make_generation(GENERATING["gpt2_lm"], eos_token_id=ends or None)
+    lengths = set()
+    for length_penalty, early_stopping, more in BEAMS if ends else BEAMS[:3]:
+        how = {"length_penalty": length_penalty, "early_stopping": early_stopping, **more}
+        how |= {"max_new_tokens": 12, "num_beams": 4, "num_return": 4}
+        for texts in compare(twin, "gpt2_lm", told, **how):
+            lengths |= {len(text.tokens) for text in texts}
+    assert not ends or (min(lengths) <= 2 and {11, 12} < lengths)  # ended early, late, not at all
+
+
+FORCED = {
+    # A language first, and an end where the text is full.
+    "mbart_lm": {"forced_bos_token_id": 9, "forced_eos_token_id": 2, "eos_token_id": 2},
+    "bart_lm": {"forced_bos_token_id": 22, "forced_eos_token_id": 21, "eos_token_id": [21, 26]},
+    # Padding never, and what ends a text may not be banned.
+    "marian_mt": {"bad_words_ids": [[5], [14]], "forced_eos_token_id": 14, "eos_token_id": 14},
+    "t5_v1": {"suppress_tokens": [15, 23], "eos_token_id": 1},
+}
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_forced_and_banned_tokens(twin, name):
+    told = make_generation(GENERATING[name], **FORCED[name])
+    plain = compare(twin, name, told, max_new_tokens=8)
+    beams = compare(twin, name, told, max_new_tokens=8, num_beams=4, num_return=2)
+    for [text, *_] in (*plain, *beams):
+        assert text.tokens[0] == FORCED[name].get("forced_bos_token_id", text.tokens[0])
+        if len(text.tokens) == 8:
+            assert text.tokens[7] == FORCED[name].get("forced_eos_token_id", text.tokens[7])
