@@ -41,7 +41,9 @@ def find_all(read, ends, prompt):
     return texts
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name", ["decoder", pytest.param("encoder-decoder", marks=pytest.mark.slow)]
+)
 def test_beams_for_all_texts_find_the_best(name):
     """As wide as there are texts, a beam search is a search of all."""
     (source, *reading), wide = open_source(name), 90

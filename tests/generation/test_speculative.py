@@ -6,6 +6,7 @@ from random_sources import make_source
 
 import zoo
 from zoo.config import UserError
+from zoo.models.rotary import RotaryScaling
 
 SIZES = {"width": 8, "depth": 1, "num_heads": 2, "hidden": 16}
 LLAMA = {**SIZES, "vocab_size": 12, "num_kv_heads": 1, "window": 4}
@@ -29,7 +30,7 @@ RULES = [
     {"temperature": 1.3, "seed": [3, 1, 4]},
 ]
 # (source, draft, rules): another draft, hardly ever right, and the model itself, always right.
-FEW = [("decoder", "other", 0), ("decoder", "itself", 1), ("encoder-decoder", "other", 1)]
+FEW = [("decoder", "other", 0), ("decoder", "itself", 0), ("encoder-decoder", "other", 1)]
 REST = [
     (name, draft, rules)
     for name in SOURCES
@@ -82,8 +83,16 @@ REFUSED = {
 @pytest.mark.parametrize("message", REFUSED)
 def test_drafts_that_do_not_fit(message):
     draft = make_source(REFUSED[message], 0, decoder_start_token_id=1)
+    how = {"max_new_tokens": 13, "draft": draft, "draft_tokens": 3}
     with pytest.raises(UserError, match=message):
-        zoo.generate(SOURCES["decoder"], PROMPTS, max_new_tokens=13, draft=draft)
+        zoo.generate(SOURCES["decoder"], PROMPTS, **how)
+
+
+def test_dynamic_rotary_positions():
+    scaling = RotaryScaling("dynamic", 2.0, 11)
+    source = make_source(DECODER.clone(rotary_scaling=scaling), 0)
+    with pytest.raises(UserError, match="dynamic rotary positions"):
+        zoo.generate(source, PROMPTS, draft=DRAFTS["decoder"])
 
 
 def test_no_draft_of_beams():

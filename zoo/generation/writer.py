@@ -100,6 +100,9 @@ class Writer:
         another kind or of other tokens."""
         if self.settings.num_beams > 1:
             raise UserError("a draft guesses one text, not beams: leave draft out, or num_beams")
+        scaling = getattr(self.model, "rotary_scaling", None)
+        if scaling is not None and scaling.kind == "dynamic":
+            raise UserError("a draft and dynamic rotary positions, which change with every guess")
         loaded = open_source(draft)
         if crosses_over(loaded.model) != self.crosses:
             kinds = ["a decoder", "an encoder-decoder"]
