@@ -19,12 +19,12 @@ class Rules(NamedTuple):
     min_new: Any = None  # no end among so many tokens
     banned: Bool[Array, " v"] | None = None
     first: Any = None  # what a row must begin with
-    last: Any = None  # (a token that ends a row of the full length, the place where it does)
     repetition_penalty: Any = None
     temperature: Any = None  # None: the likeliest token is taken
     top_k: Any = None
     top_p: Any = None
     min_p: Any = None
+    last: Any = None  # (a token that ends a row of the full length, the place where it does)
 
 
 def forbid(
