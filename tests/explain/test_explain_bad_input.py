@@ -19,7 +19,6 @@ def explain(name, given, **options):
     return zoo.explain(load(name) if isinstance(name, str) else name, given, **options)
 
 
-GREY = dataclasses.replace(load("vit"), model=load("vit").model.clone(num_channels=1))
 NO_TOKENIZER = dataclasses.replace(load("decoder"), tokenizer=None)
 NO_PROCESSOR = dataclasses.replace(load("vit"), processor=None)
 MLP = dataclasses.replace(load("vit"), model=create_model("mlp"))

@@ -35,10 +35,13 @@ def generate(
       prompts: a text or several; rows of token ids are taken as they are.
       seed: of samples; several are one a prompt. What a row draws depends on its own seed alone.
       batch_size: rows worked on together.
-      stream: called with (number of the prompt, piece of text) as the text comes.
-      draft: a smaller source with the same tokens, which guesses ahead; what comes out is what
-        `source` alone would say (greedy; Leviathan et al. 2023).
+      stream: called with (number of the prompt, piece of text) as the text comes; not with beams,
+        which are known when all have ended.
+      draft: a smaller source with the same tokens, which guesses `draft_tokens` at a time; what
+        comes out is what `source` alone would say, in fewer passes (Leviathan et al. 2023). Not
+        with beams.
       **settings: fields of `Settings`: `max_new_tokens`, `temperature`, `num_beams`, `stop`, ...
+        Beams do not know of `stop`: their texts are cut afterwards.
 
     Returns one `Generation` a prompt. Raises UserError on a source that does not generate, prompts
     that do not fit it, and settings that make no sense together.

@@ -30,27 +30,29 @@ class State(NamedTuple):
     seen: Bool[Array, "b v"] | None
     keys: Any
     count: Any
+    drafted: Any = None  # the cache of a draft
+    passes: Any = None  # of the model, where a draft guesses
 
 
 def prefill(model: Any, params: Any, prompts: Prompts, room: int) -> tuple[Any, Int[Array, " b"]]:
     """(a cache that holds all of the prompts but their last token, that token).
 
     The cache has room for so many tokens more. Of an encoder-decoder it holds the source, and the
-    last token is the one that targets begin with. No logits are computed.
+    last token is the one that targets begin with. No logits are computed. The last token is read
+    too, and read again by what decodes: rotary positions may depend on how many tokens there are.
     """
     silent = model.clone(head="none")
     rows = prompts.tokens.shape[0]
+    inputs: dict[str, Any] = {"tokens": prompts.tokens, "mask": prompts.mask}
+    last = prompts.tokens[:, -1]
     if prompts.begin is None:
         cache = model.init_cache(rows, prompts.tokens.shape[1] + room)
-        inputs = {"tokens": prompts.tokens[:, :-1], "mask": prompts.mask[:, :-1]}
-        cache = silent.apply({"params": params}, **inputs, cache=cache)[1]["cache"]
-        return cache, prompts.tokens[:, -1]
-    begin = jnp.full((rows,), prompts.begin, jnp.int32)
-    cache = model.init_cache(rows, 1 + room, prompts.tokens.shape[1])
-    inputs = {"source": prompts.tokens, "target": begin[:, None], "source_mask": prompts.mask}
+    else:
+        last = jnp.full((rows,), prompts.begin, jnp.int32)
+        cache = model.init_cache(rows, 1 + room, prompts.tokens.shape[1])
+        inputs = {"source": prompts.tokens, "target": last[:, None], "source_mask": prompts.mask}
     cache = silent.apply({"params": params}, **inputs, cache=cache)[1]["cache"]
-    # The target is begun again, by what decodes.
-    return {**cache, "length": jnp.zeros_like(cache["length"])}, begin
+    return {**cache, "length": cache["length"] - 1}, last
 
 
 def run_tokens(
@@ -63,18 +65,26 @@ def run_tokens(
     return logits, aux["cache"]
 
 
+def find_seen(
+    rules: Rules, prompts: Prompts, last: Int[Array, " b"], vocabulary: int
+) -> Bool[Array, "b v"] | None:
+    """Which tokens each row holds, where a rule asks for it: a prompt's, or what a target begins
+    with."""
+    if rules.repetition_penalty is None:
+        return None
+    held, mask = prompts.tokens, prompts.mask
+    if prompts.begin is not None:
+        held, mask = last[:, None], jnp.ones((len(last), 1), bool)
+    none = jnp.zeros((len(last), vocabulary), bool)
+    return none.at[jnp.arange(len(last))[:, None], held].max(mask)
+
+
 @functools.partial(jax.jit, static_argnames=("model", "room"))
 def start(model: Any, params: Any, rules: Rules, prompts: Prompts, keys: Any, room: int) -> State:
     """The state after the prompts, with room for so many tokens."""
     cache, last = prefill(model, params, prompts, room)
-    rows, vocabulary = len(last), count_words(model)
-    seen = None
-    if rules.repetition_penalty is not None:
-        held, mask = prompts.tokens, prompts.mask
-        if prompts.begin is not None:
-            held, mask = last[:, None], jnp.ones((rows, 1), bool)
-        none = jnp.zeros((rows, vocabulary), bool)
-        seen = none.at[jnp.arange(rows)[:, None], held].max(mask)
+    rows = len(last)
+    seen = find_seen(rules, prompts, last, count_words(model))
     return State(
         cache,
         last,

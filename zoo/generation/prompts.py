@@ -89,8 +89,11 @@ def choose_lengths(model: Any, rows: Sequence[np.ndarray], max_new: int) -> tupl
     return min(bucket_of(longest), limit - room), room
 
 
-def fit_new_tokens(model: Any, rows: Sequence[np.ndarray], asked: int | None) -> int:
-    """How many new tokens there may be: as many as asked for, or 64 and no more than fit.
+def fit_new_tokens(
+    model: Any, rows: Sequence[np.ndarray], asked: int | None, slack: int = 0
+) -> int:
+    """How many new tokens there may be: as many as asked for, or 64 and no more than fit, with
+    `slack` places behind them for what a draft guesses too much.
 
     Raises UserError where prompts and new tokens pass the model's positions.
     """
@@ -98,25 +101,25 @@ def fit_new_tokens(model: Any, rows: Sequence[np.ndarray], asked: int | None) ->
     limit = find_limit(model)
     if limit is None:
         return asked or DEFAULT_NEW
+    wanted = f"max_new_tokens={asked}" + f" and draft_tokens={slack}" * (slack > 0)
     if crosses_over(model):
         if longest > limit:
             raise UserError(f"a source has {longest:,} tokens, the model {limit:,} positions")
-        if asked and 1 + asked > limit:
-            raise UserError(
-                f"max_new_tokens={asked}: the model has {limit:,} positions, one is the beginning"
-            )
-        return asked or min(DEFAULT_NEW, limit - 1)
-    if longest >= limit:
+        if 1 + (asked or 1) + slack > limit:
+            raise UserError(f"{wanted}: the model has {limit:,} positions, one is the beginning")
+        return asked or min(DEFAULT_NEW, limit - 1 - slack)
+    if longest + slack >= limit:
+        guesses = f" with draft_tokens={slack}" * (slack > 0)
         raise UserError(
             f"a prompt has {longest:,} tokens and the model {limit:,} positions: no place is left "
-            "for a new one"
+            f"for a new one{guesses}"
         )
-    if asked and longest + asked > limit:
+    if asked and longest + asked + slack > limit:
         raise UserError(
-            f"a prompt of {longest:,} tokens and max_new_tokens={asked} pass the model's "
+            f"a prompt of {longest:,} tokens and {wanted} pass the model's "
             f"{limit:,} positions: at most {limit - longest} are left"
         )
-    return asked or min(DEFAULT_NEW, limit - longest)
+    return asked or min(DEFAULT_NEW, limit - longest - slack)
 
 
 def find_limit(model: Any) -> int | None:

@@ -24,6 +24,7 @@ class Rules(NamedTuple):
     top_k: Any = None
     top_p: Any = None
     min_p: Any = None
+    last: Any = None  # (a token that ends a row of the full length, the place where it does)
 
 
 def forbid(
@@ -47,6 +48,9 @@ def forbid(
     if rules.first is not None:
         forced = jnp.where(tokens == rules.first, 0.0, NEVER)
         scores = jnp.where(count == 0, forced, scores)
+    if rules.last is not None:
+        token, place = rules.last
+        scores = jnp.where(count == place, jnp.where(tokens == token, 0.0, NEVER), scores)
     return scores
 
 

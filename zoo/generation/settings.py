@@ -75,6 +75,7 @@ class Specials:
     ends: tuple[int, ...]
     begin: int | None  # what an encoder-decoder's targets begin with
     first: int | None  # what they must go on with (mBART's language)
+    last: int | None  # what stands at their last place where they come to the full length (BART)
     banned: tuple[int, ...]
 
 
@@ -89,19 +90,22 @@ def find_specials(config: Mapping[str, Any], tokenizer: Any, crosses: bool) -> S
     ends = () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
     # Whole words of several tokens are not followed; a token alone is what Marian bans (padding).
     bad = [words[0] for words in config.get("bad_words_ids") or () if len(words) == 1]
-    banned = (*bad, *(config.get("suppress_tokens") or ()))
+    # An end stays possible, or no row would have one.
+    banned = (*(b for b in bad if b not in ends), *(config.get("suppress_tokens") or ()))
+    last = config.get("forced_eos_token_id")
+    last = last[0] if isinstance(last, list) else last
     if not crosses:
-        return Specials(ends, None, None, banned)
+        return Specials(ends, None, None, last, banned)
     known = [config.get(k) for k in ("decoder_start_token_id", "bos_token_id", "pad_token_id")]
     known += [getattr(tokenizer, name, None) for name in ("begin", "pad")]
     begin = next((token for token in known if token is not None), None)
     if begin is None:
         raise UserError("the source names no token that targets begin with: decoder_start_token_id")
-    return Specials(ends, begin, config.get("forced_bos_token_id"), banned)
+    return Specials(ends, begin, config.get("forced_bos_token_id"), last, banned)
 
 
-def make_rules(settings: Settings, specials: Specials, vocab_size: int) -> Rules:
-    """The rules in use, as arrays."""
+def make_rules(settings: Settings, specials: Specials, vocab_size: int, limit: int) -> Rules:
+    """The rules in use, as arrays, where a row has at most `limit` new tokens."""
 
     def number(value: Any, unused: Any, dtype: Any = np.float32) -> Any:
         return None if value == unused else np.asarray(value, dtype)
@@ -110,11 +114,15 @@ def make_rules(settings: Settings, specials: Specials, vocab_size: int) -> Rules
     if specials.banned:
         banned = np.zeros(vocab_size, bool)
         banned[list(specials.banned)] = True
+    last = None
+    if specials.last is not None:
+        last = (np.int32(specials.last), np.int32(limit - 1))
     return Rules(
         ends=np.array(specials.ends, np.int32),
         min_new=number(settings.min_new_tokens, 0, np.int32),
         banned=banned,
         first=number(specials.first, None, np.int32),
+        last=last,
         repetition_penalty=number(settings.repetition_penalty, 1.0),
         temperature=number(settings.temperature, 0.0),
         top_k=number(settings.top_k, None, np.int32),

@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from zoo.config import UserError
+from zoo.generation.beams import Options, search
 from zoo.generation.decode import State, advance, count_words, start
 from zoo.generation.prompts import (
+    Prompts,
     choose_lengths,
     crosses_over,
     encode_prompts,
@@ -22,6 +24,7 @@ from zoo.generation.prompts import (
     pad_prompts,
 )
 from zoo.generation.settings import Settings, find_specials, make_rules
+from zoo.generation.speculative import Pair, advance_drafted, start_drafted
 from zoo.generation.stop import check_stop, find_stop, settle
 from zoo.models.decoder import Decoder
 from zoo.pretrained import load_pretrained
@@ -41,6 +44,7 @@ class Generation:
     reason: str  # why it ended: 'end', 'stop' or 'length'
     score: float  # of beams: log-probability / length ** length_penalty; else the sum of logprobs
     others: tuple[Generation, ...] = ()  # the rest of `num_return`, best first
+    passes: int | None = None  # with a draft: of the model, over all rows that went on together
 
 
 def open_source(source: Any) -> Any:
@@ -104,9 +108,33 @@ class Writer:
         self.crosses = crosses_over(self.model)
         told = {**loaded.card.config, **loaded.card.generation}
         self.specials = find_specials(told, self.tokenizer, self.crosses)
-        self.rules = make_rules(settings, self.specials, count_words(self.model))
         check_stop(settings.stop, self.tokenizer)
-        self.limit = 0  # new tokens of a row; known with the prompts
+        self.pair = None if draft is None else self._open_draft(draft)
+
+    def _open_draft(self, draft: Any) -> tuple[Pair, Pair]:
+        """The models and the parameters of the source and a draft. Raises UserError on a draft of
+        another kind or of other tokens."""
+        if self.settings.num_beams > 1:
+            raise UserError("a draft guesses one text, not beams: leave draft out, or num_beams")
+        scaling = getattr(self.model, "rotary_scaling", None)
+        if scaling is not None and scaling.kind == "dynamic":
+            raise UserError("a draft and dynamic rotary positions, which change with every guess")
+        loaded = open_source(draft)
+        if crosses_over(loaded.model) != self.crosses:
+            kinds = ["a decoder", "an encoder-decoder"]
+            raise UserError(
+                f"the draft is {kinds[not self.crosses]}, the source {kinds[self.crosses]}"
+            )
+        ours, theirs = count_words(self.model), count_words(loaded.model)
+        if ours != theirs:
+            raise UserError(
+                f"the draft has {theirs:,} tokens, the source {ours:,}: a draft speaks in the same"
+            )
+        mine, other = self.tokenizer, loaded.tokenizer
+        if mine is not None and other is not None and mine.to_json() != other.to_json():
+            raise UserError("the draft's tokenizer is not the source's: a draft speaks in the same")
+        model, params = unroll(loaded.model, loaded.params)
+        return Pair(self.model, model), Pair(self.params, params)
 
     def write(
         self, prompts: Sequence[Any], seed: Any, batch_size: int, stream: Stream | None
@@ -116,10 +144,14 @@ class Writer:
             raise UserError(f"batch_size={batch_size} should be at least 1")
         if not isinstance(seed, int) and len(seed) != len(prompts):
             raise UserError(f"{len(seed)} seeds for {len(prompts)} prompts: give one, or one each")
+        if stream is not None and self.settings.num_beams > 1:
+            raise UserError("beams are known when all have ended: leave stream out, or num_beams")
         if stream is not None and self.tokenizer is None:
             raise UserError("stream: the source has no tokenizer, so there is no text to tell")
         rows = encode_prompts(prompts, self.model, self.tokenizer)
-        self.limit = fit_new_tokens(self.model, rows, self.settings.max_new_tokens)
+        self.limit = self._fit_new_tokens(rows)
+        vocabulary = count_words(self.model)
+        self.rules = make_rules(self.settings, self.specials, vocabulary, self.limit)
         copies = self.settings.num_return if self.settings.num_beams == 1 else 1
         order = sorted(range(len(rows) * copies), key=lambda i: len(rows[i // copies]))
         made: dict[int, Generation] = {}
@@ -138,20 +170,68 @@ class Writer:
         return [dataclasses.replace(g[0], others=(*g[0].others, *g[1:])) for g in groups]
 
     def _write_batch(self, batch: Batch, keys: Any, stream: Stream | None) -> list[Generation]:
-        length, room = choose_lengths(self.model, batch.rows, self.limit)
+        length, room = self._choose_lengths(batch.rows)
         prompts = pad_prompts(batch.rows, length, batch.size, self.specials.begin)
-        return self._decode(
-            batch, start(self.model, self.params, self.rules, prompts, keys, room), stream
+        if self.settings.num_beams > 1:
+            return self._search(batch, prompts, room)
+        return self._decode(batch, self._start(prompts, keys, room), stream)
+
+    def _fit_new_tokens(self, rows: Sequence[np.ndarray]) -> int:
+        """How many there may be; with a draft, of both models."""
+        asked = self.settings.max_new_tokens
+        if self.pair is None:
+            return fit_new_tokens(self.model, rows, asked)
+        slack = self.settings.draft_tokens
+        ours = fit_new_tokens(self.model, rows, asked, slack)
+        try:
+            return min(ours, fit_new_tokens(self.pair[0].draft, rows, asked, slack))
+        except UserError as error:
+            raise UserError(f"the draft: {error}") from None
+
+    def _choose_lengths(self, rows: Sequence[np.ndarray]) -> tuple[int, int]:
+        """Those of the bucket; with a draft, what both models have positions for."""
+        if self.pair is None:
+            return choose_lengths(self.model, rows, self.limit)
+        needed = self.limit + self.settings.draft_tokens
+        ours, theirs = (choose_lengths(model, rows, needed) for model in self.pair[0])
+        return min(ours[0], theirs[0]), min(ours[1], theirs[1])
+
+    def _start(self, prompts: Prompts, keys: Any, room: int) -> State:
+        if self.pair is None:
+            return start(self.model, self.params, self.rules, prompts, keys, room)
+        return start_drafted(*self.pair, self.rules, prompts, keys, room)
+
+    def _advance(self, state: State, limit: int) -> State:
+        if self.pair is None:
+            return advance(self.model, self.params, self.rules, state, limit, self.crosses)
+        static = (self.settings.draft_tokens, self.crosses)
+        return advance_drafted(*self.pair, self.rules, state, limit, *static)
+
+    def _search(self, batch: Batch, prompts: Prompts, room: int) -> list[Generation]:
+        """Beams, in one dispatch; stop strings are looked for in what came out."""
+        settings = self.settings
+        options = Options(np.int32(self.limit), np.float32(settings.length_penalty))
+        static = (room, settings.num_beams, settings.early_stopping)
+        ended = jax.device_get(
+            search(self.model, self.params, self.rules, prompts, options, *static)
         )
+        made = []
+        for i, row in enumerate(batch.rows):
+            best = [
+                self._finish(row, ended.tokens[i, j, :n], ended.logprobs[i, j, :n], score)
+                for j, n in enumerate(ended.lengths[i, : settings.num_return])
+                if (score := float(ended.scores[i, j])) > -np.inf  # there may be fewer texts
+            ]
+            made.append(dataclasses.replace(best[0], others=tuple(best[1:])))
+        return made
 
     def _decode(self, batch: Batch, state: State, stream: Stream | None) -> list[Generation]:
         """All in one dispatch, or with looks at the text between them."""
         limit, told = self.limit, [""] * len(batch.rows)
-        stride = 1 if stream else LOOK_EVERY if self.settings.stop else limit
+        ahead = 1 if self.pair is None else 1 + self.settings.draft_tokens
+        stride = ahead if stream else LOOK_EVERY if self.settings.stop else limit
         for count in range(stride, limit + stride, stride):
-            state = advance(
-                self.model, self.params, self.rules, state, min(count, limit), self.crosses
-            )
+            state = self._advance(state, min(count, limit))
             done = np.array(state.done)
             if stride < limit:
                 texts = self._read_rows(batch, state)
@@ -162,8 +242,11 @@ class Writer:
             if done.all():
                 break
         tokens, logprobs, lengths = jax.device_get((state.tokens, state.logprobs, state.lengths))
+        passes = None if state.passes is None else int(state.passes)
         return [
-            self._finish(row, tokens[i, : lengths[i]], logprobs[i, : lengths[i]])
+            dataclasses.replace(
+                self._finish(row, tokens[i, : lengths[i]], logprobs[i, : lengths[i]]), passes=passes
+            )
             for i, row in enumerate(batch.rows)
         ]
 
@@ -197,8 +280,10 @@ class Writer:
         whole = self.tokenizer.decode([*prompt, *tokens])
         return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(tokens)
 
-    def _finish(self, prompt: np.ndarray, tokens: Any, logprobs: Any) -> Generation:
-        """Cuts a row where a stop string is complete."""
+    def _finish(
+        self, prompt: np.ndarray, tokens: Any, logprobs: Any, score: float | None = None
+    ) -> Generation:
+        """Cuts a row where a stop string is complete; the score of a beam is of all of it."""
         stop, text = self.settings.stop, None
         reason = "end" if len(tokens) and tokens[-1] in self.specials.ends else "length"
         if self.tokenizer is not None:
@@ -210,4 +295,5 @@ class Writer:
                 count = bisect.bisect_left(counts, True, key=holds)
                 text, reason = text[:place], "stop"
                 tokens, logprobs = tokens[:count], logprobs[:count]
-        return Generation(text, tokens, logprobs, reason, float(np.sum(logprobs)))
+        score = float(np.sum(logprobs)) if score is None else score
+        return Generation(text, tokens, logprobs, reason, score)

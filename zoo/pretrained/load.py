@@ -34,17 +34,20 @@ from zoo.tree import stack_layers
 
 PROCESSOR_FILE = "preprocessor_config.json"
 GENERATION_FILE = "generation_config.json"
+LABELS = ("id2label", "label2id")
 # Of a config.json what says nothing about the arithmetic and yet belongs to the model.
 KEPT = (
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
     "decoder_start_token_id",
-    "id2label",
-    "label2id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "bad_words_ids",
+    "suppress_tokens",
     "problem_type",
+    *LABELS,
 )
-LABELS = ("id2label", "label2id")
 
 
 @dataclass(frozen=True)
