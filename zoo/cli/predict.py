@@ -46,7 +46,7 @@ their cosine. SOURCE and FILE as in zoo predict; of CLIP and SigLIP, images and 
   --out=FILE    .npz: vectors, and inputs, their names; .npy: vectors alone; .jsonl: one
                 JSON object a line. Without it the cosines are printed
   --pooling=P   of texts mean, first, last or max, of images pooled, mean or first
-                (default: as the source's files say, else as docs/use_predict.md says)
+                (default: as the source's files say, else as docs/use.md says)
   --raw         vectors of any length
   --tokenizer=FILE --batch_size=32
 
