@@ -16,6 +16,7 @@ from zoo.explanation.outputs import Choice
 from zoo.explanation.probe import give_embeddings, keep_embeddings
 from zoo.explanation.result import Part, Scores
 from zoo.explanation.subject import Subject
+from zoo.use.jobs import prepare_image
 
 NODES, MOST_STEPS = 8, 2048
 TOLERANCE = 0.01  # of the difference, between it and the sum of the attributions
