@@ -222,7 +222,15 @@ def test_what_a_stream_may_tell(text, stop, ended, settled):
         ({"num_beams": 2, "temperature": 1.0}, "beams take the likeliest"),
         ({"length_penalty": 2.0}, "are for beams: set num_beams too"),
         ({"seed": [1, 2]}, "2 seeds for 1 prompts"),
+        ({"seed": 2**70}, "is no whole number of 64 bits"),
         ({"batch_size": 0}, "batch_size=0 should be at least 1"),
+        ({"prompts": [3, 5]}, "a row of token ids stands in a list of rows"),
+        ({"prompts": [[-5, 6]]}, "prompt 0 has token -5, the model has 257 tokens"),
+        ({"prompts": [[]]}, "prompt 0 is empty"),
+        ({"prompts": "a\udcffb"}, "bytes that are no UTF-8"),
+        ({"num_beams": 2, "length_penalty": float("nan")}, "should be a finite number"),
+        ({"min_new_tokens": 70}, "at most 61 are left"),
+        ({"num_return": 2, "temperature": 1.0, "stream": print}, "a stream tells one text"),
     ],
 )
 def test_refusals(loaded, settings, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -59,6 +60,8 @@ VERBS: dict[str, Verb] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal cannot show is told by number
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return DONE

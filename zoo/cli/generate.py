@@ -80,12 +80,13 @@ def read_prompts(flags: dict[str, list[str]]) -> list[str]:
         try:
             if name == "-":
                 text = sys.stdin.read()
+                text.encode()  # bytes that are none are let through at the standard input
             else:
                 with open(name, encoding="utf-8") as file:
                     text = file.read()
         except OSError as error:
             raise UserError(f"--file={name}: {error.strerror}") from None
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise UserError(f"--file={name} is no UTF-8 text") from None
         prompts += [line for line in text.splitlines() if line.strip()]
     if not prompts:

@@ -45,7 +45,11 @@ def write_json(target: str, made: Iterable[Any]) -> int:
     path = Path(target).expanduser()
     with open_draft(path) as stream:
         for one in made:
-            stream.write((json.dumps(one.to_dict(), ensure_ascii=False) + "\n").encode())
+            stream.write(
+                (json.dumps(one.to_dict(), ensure_ascii=False) + "\n").encode(
+                    errors="backslashreplace"
+                )
+            )
             kept.append(one)
     return tell_problems(kept)
 

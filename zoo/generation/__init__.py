@@ -7,7 +7,7 @@ was imported first.
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zoo.config import UserError, nearest
@@ -36,7 +36,7 @@ def generate(
       seed: of samples; several are one a prompt. What a row draws depends on its own seed alone.
       batch_size: rows worked on together.
       stream: called with (number of the prompt, piece of text) as the text comes; not with beams,
-        which are known when all have ended.
+        which are known when all have ended, nor with more than one sample of a prompt.
       draft: a smaller source with the same tokens, which guesses `draft_tokens` at a time; what
         comes out is what `source` alone would say, in fewer passes (Leviathan et al. 2023). Not
         with beams.
@@ -54,5 +54,9 @@ def generate(
             raise UserError(f"generate has no setting {name!r}{nearest(name, hints)}")
         settings[name] = convert(value, hints[name], name)
     writer = Writer(source, Settings(**settings), draft)
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    return writer.write(prompts, seed, batch_size, stream)
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    elif not isinstance(prompts, Iterable):
+        raise UserError(f"prompts are a text, or a list of texts or token ids, not {prompts!r}")
+    batch_size = convert(batch_size, int, "batch_size")
+    return writer.write(list(prompts), seed, batch_size, stream)

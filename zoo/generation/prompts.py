@@ -49,13 +49,16 @@ def encode_prompts(prompts: Sequence[Any], model: Any, tokenizer: Any) -> list[n
             row = _encode_text(prompt, crosses_over(model), tokenizer)
         else:
             row = np.asarray(prompt)
-            if row.ndim != 1 or row.dtype.kind not in "iu":
+            if row.ndim == 0 and row.dtype.kind in "iu":
+                raise UserError("a row of token ids stands in a list of rows: [[3, 5, 7]]")
+            if row.ndim != 1 or (len(row) and row.dtype.kind not in "iu"):
                 raise UserError(f"prompt {i} is neither a text nor a row of token ids")
         if not len(row):
             raise UserError(f"prompt {i} is empty, and the tokenizer has no token to begin with")
-        if row.min() < 0 or row.max() >= model.vocab_size:
+        strange = row[(row < 0) | (row >= model.vocab_size)]
+        if len(strange):
             raise UserError(
-                f"prompt {i} has token {row.max()}, the model has {model.vocab_size:,} tokens: "
+                f"prompt {i} has token {strange[0]}, the model has {model.vocab_size:,} tokens: "
                 "is the tokenizer another model's?"
             )
         rows.append(row.astype(np.int32))

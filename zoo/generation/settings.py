@@ -39,6 +39,7 @@ class Settings:
         self._check("min_new_tokens", self.min_new_tokens >= 0, "at least 0")
         self._check("temperature", 0 <= self.temperature < float("inf"), "at least 0")
         self._check("top_k", self.top_k is None or self.top_k >= 1, "at least 1")
+        self._check("length_penalty", abs(self.length_penalty) < float("inf"), "a finite number")
         for name in ("top_p", "min_p"):
             value = getattr(self, name)
             self._check(name, value is None or 0 < value <= 1, "above 0 and at most 1")
@@ -125,7 +126,7 @@ def make_rules(settings: Settings, specials: Specials, vocab_size: int, limit: i
         last=last,
         repetition_penalty=number(settings.repetition_penalty, 1.0),
         temperature=number(settings.temperature, 0.0),
-        top_k=number(settings.top_k, None, np.int32),
+        top_k=number(settings.top_k and min(settings.top_k, vocab_size), None, np.int32),
         top_p=number(settings.top_p, None),
         min_p=number(settings.min_p, None),
     )

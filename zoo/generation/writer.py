@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,15 @@ def unroll(model: Any, params: Any) -> tuple[Any, Any]:
     if not model.scan_layers:
         return model, params
     return model.clone(scan_layers=False), unstack_layers(params)
+
+
+def check_seed(seed: Any) -> int | list[int]:
+    """A seed, or one a prompt, as ints of 64 bits. Raises UserError on anything else."""
+    try:
+        made = np.asarray([operator.index(one) for one in np.atleast_1d(seed)], np.int64)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"seed={seed!r} is no whole number of 64 bits, nor a row of them") from None
+    return int(made[0]) if np.ndim(seed) == 0 else made.tolist()
 
 
 def make_keys(seed: int | Sequence[int], prompts: Sequence[int], copies: Sequence[int]) -> Any:
@@ -142,10 +152,13 @@ class Writer:
         """The generations of the prompts; those of like lengths are worked on together."""
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} should be at least 1")
+        seed = check_seed(seed)
         if not isinstance(seed, int) and len(seed) != len(prompts):
             raise UserError(f"{len(seed)} seeds for {len(prompts)} prompts: give one, or one each")
         if stream is not None and self.settings.num_beams > 1:
             raise UserError("beams are known when all have ended: leave stream out, or num_beams")
+        if stream is not None and self.settings.num_return > 1:
+            raise UserError("a stream tells one text of a prompt: leave stream out, or num_return")
         if stream is not None and self.tokenizer is None:
             raise UserError("stream: the source has no tokenizer, so there is no text to tell")
         rows = encode_prompts(prompts, self.model, self.tokenizer)
@@ -178,7 +191,12 @@ class Writer:
 
     def _fit_new_tokens(self, rows: Sequence[np.ndarray]) -> int:
         """How many there may be; with a draft, of both models."""
-        asked = self.settings.max_new_tokens
+        limit = self._fit(rows, self.settings.max_new_tokens)
+        if limit < self.settings.min_new_tokens:  # nobody said how many at most
+            limit = self._fit(rows, self.settings.min_new_tokens)
+        return limit
+
+    def _fit(self, rows: Sequence[np.ndarray], asked: int | None) -> int:
         if self.pair is None:
             return fit_new_tokens(self.model, rows, asked)
         slack = self.settings.draft_tokens

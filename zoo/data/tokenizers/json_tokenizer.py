@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.tokenizers.plain import whole_texts
+
 END_OF_TEXT = "<|endoftext|>"
 # What the families call their special tokens; the first that a vocabulary has is its own.
 ENDS = (END_OF_TEXT, "</s>", "[SEP]", "<eos>", "<|end_of_text|>", "<|im_end|>")
@@ -119,17 +121,21 @@ class JsonTokenizer:
         return np.where(self.special, 0, sizes)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.asarray(self._backend.encode(text, add_special_tokens=False).ids, np.int32)
+        with whole_texts():
+            ids = self._backend.encode(text, add_special_tokens=False).ids
+        return np.asarray(ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """As `encode`, on all cores."""
-        rows = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        with whole_texts():
+            rows = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(row.ids, np.int32) for row in rows]
 
     def encode_rows(self, texts: Sequence[Any], length: int) -> tuple[list[np.ndarray], list[int]]:
         """Texts or pairs with the special tokens of the tokenizer's own template, cut to `length`
         tokens; and where in each row the second text begins (its end, where there is none)."""
-        rows = _cutting(self, length).encode_batch_fast(list(texts))
+        with whole_texts():
+            rows = _cutting(self, length).encode_batch_fast(list(texts))
         marks = [row.type_ids.index(1) if 1 in row.type_ids else len(row.ids) for row in rows]
         return [np.asarray(row.ids, np.int32) for row in rows], marks
 
@@ -175,7 +181,8 @@ class JsonTokenizer:
             backend.no_truncation()
         else:
             backend.enable_truncation(length)
-        rows = backend.encode_batch(list(texts))
+        with whole_texts():
+            rows = backend.encode_batch(list(texts))
         longest = max((len(row.ids) for row in rows), default=0)
         made = {"tokens": np.int32, "types": np.int32, "mask": bool}
         batch = {name: np.zeros((len(rows), longest), dtype) for name, dtype in made.items()}

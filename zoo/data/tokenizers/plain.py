@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from zoo.config import UserError
+
+
+@contextlib.contextmanager
+def whole_texts() -> Iterator[None]:
+    """Raises UserError where a tokenizer meets what is no text: bytes of a command line that are
+    no UTF-8 come as lone surrogates."""
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError):
+        raise UserError("a text is none, or holds bytes that are no UTF-8") from None
 
 
 class PlainTokenizer(abc.ABC):
@@ -73,7 +84,8 @@ class ByteTokenizer(PlainTokenizer):
         return np.array([1] * 256 + [0])
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+        with whole_texts():
+            return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
     def decode(self, ids: Iterable[Any]) -> str:
         return bytes(int(i) for i in ids if i < 256).decode(errors="replace")
@@ -109,7 +121,8 @@ class CharTokenizer(PlainTokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         """Raises UserError on a character outside the alphabet."""
-        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        with whole_texts():
+            codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         ids = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         strange = np.flatnonzero(self._codes[ids] != codes)
         if len(strange):
