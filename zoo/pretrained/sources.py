@@ -55,7 +55,7 @@ def find_source(source: Any) -> Source:
     Raises UserError when there is nothing, or nothing that can be read as weights.
     """
     if not isinstance(source, (str, os.PathLike)):
-        raise UserError(f"a source is a path or a hub id, not {source!r}")
+        raise UserError(f"a source is a path or a hub id, not {type(source).__name__}")
     path = epath.Path(source).expanduser()
     if path.is_dir():
         return open_folder(path)
