@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.cli.words import DONE, asks_help, pick_one, split_flags, to_number
+from zoo.cli.words import DONE, asks_help, pick_one, print_json, split_flags, to_number
 from zoo.config import UserError
 
 GENERATE_HELP = """\
@@ -17,7 +16,7 @@ Goes on from a text (GPT-2, Llama, a run of causal_lm), or answers it (T5, Maria
 SOURCE: a run's folder, a published folder or file, OWNER/NAME on the hub.
 
   --prompt=TEXT --file=FILE      texts, each a prompt; of FILE, '-' for stdin, each line
-  --max_new_tokens=64 --min_new_tokens=0              64, or what fits the positions
+  --max_new_tokens=64 --min_new_tokens=0              64, or what the longest leaves
   --temperature=0.8              draws; without it the likeliest token is taken
   --top_k=50 --top_p=0.9 --min_p=0.05 --seed=0        of drawing
   --num_beams=4 --length_penalty=1.0 --early_stopping=True|False|never
@@ -65,7 +64,7 @@ def generate(argv: Sequence[str]) -> int:
     if "json" in flags:
         for prompt, generation in zip(prompts, made, strict=True):
             for one in (generation, *generation.others):
-                print(json.dumps(to_row(prompt, one), ensure_ascii=False))
+                print_json(to_row(prompt, one))
     elif "stream" in flags:
         print()
     else:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.words import DONE, FOUND
+from zoo.cli.words import DONE, FOUND, print_json
 from zoo.config import UserError
 from zoo.console import align
 
@@ -39,7 +39,7 @@ def write_json(target: str, made: Iterable[Any]) -> int:
     kept = []
     if target == "-":
         for one in made:
-            print(json.dumps(one.to_dict(), ensure_ascii=False), flush=True)
+            print_json(one.to_dict())
             kept.append(one)
         return tell_problems(kept)
     path = Path(target).expanduser()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +56,13 @@ def pick_one(flags: dict[str, list[str]], name: str) -> str | None:
     if len(values) > 1:
         raise UserError(f"--{name} is given twice")
     return values[0] if values else None
+
+
+def print_json(row: Any) -> None:
+    """One JSON object on a line of its own, which any program can read whatever the terminal
+    shows."""
+    plain = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    print(json.dumps(row, ensure_ascii=plain), flush=True)
 
 
 def to_number(flags: dict[str, list[str]], name: str, kind: type[int] | type[float] = int) -> Any:
