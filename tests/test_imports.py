@@ -47,6 +47,7 @@ def test_models_need_jax_and_flax_alone():
         ["predict", "--help"],
         ["embed", "--help"],
         ["fill", "--help"],
+        ["generate", "--help"],
         ["runs", "--help"],
         ["doctor", "--help"],
         ["explain", "--help"],
