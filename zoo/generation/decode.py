@@ -108,6 +108,7 @@ def advance(
         return (state.count < limit) & ~state.done.all()
 
     def step(state: State) -> State:
+        """One token more of each row."""
         logits, cache = run_tokens(model, params, state.last[:, None], state.cache, crosses)
         token, logprob = choose(logits[:, 0], rules, state.count, state.seen, state.keys)
         seen = state.seen

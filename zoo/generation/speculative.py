@@ -55,6 +55,7 @@ def advance_drafted(
         return (state.count < limit) & ~state.done.all()
 
     def step(state: State) -> State:
+        """One pass of the model: the guesses that hold, and one token more."""
         read = (models.draft, params.draft, rules, state, num_guesses, crosses)
         guesses, drafted = guess(*read)
         asked = jnp.concatenate([state.last[:, None], guesses], axis=1)

@@ -130,6 +130,7 @@ class RecipeImages:
         contents = np.empty(len(items), object)
 
         def work(row: int) -> None:
+            """Keeps a file's bytes, or those of a PNG of a picture that is no file."""
             content = items[row].content
             if isinstance(content, str | os.PathLike):
                 contents[row] = read_file(os.fspath(content))
