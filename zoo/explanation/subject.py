@@ -14,8 +14,10 @@ import numpy as np
 from zoo.config import UserError
 from zoo.explanation.probe import unroll
 from zoo.explanation.result import Axis
+from zoo.generation.decode import count_words
 from zoo.generation.settings import find_specials
 from zoo.look.tokens import Speller
+from zoo.models import max_tokens
 from zoo.models.clip import CLIP, TextTower, TwoTowers
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
@@ -159,9 +161,9 @@ def _read_text(loaded: Pretrained, text: Any, name: str) -> np.ndarray:
         ids = tokenizer.batch([text])["tokens"][0]
     else:
         ids = tokenizer.encode(text)
-    limit, count = _find_limit(loaded.model), loaded.model.vocab_size
+    limit, count = max_tokens(loaded.model), loaded.model.vocab_size
     if name == "target":
-        count = getattr(loaded.model, "target_vocab_size", None) or count
+        count = count_words(loaded.model)
     if limit is not None and len(ids) > limit:
         raise UserError(f"the text is {len(ids)} tokens, the model has {limit} positions")
     if not len(ids) or ids.max() >= count:
@@ -172,15 +174,6 @@ def _read_text(loaded: Pretrained, text: Any, name: str) -> np.ndarray:
             else "the text has no tokens"
         )
     return ids[None].astype(np.int32)
-
-
-def _find_limit(model: Any) -> int | None:
-    """The most tokens that a model takes; None: no end."""
-    if isinstance(model, Seq2Seq):
-        return None
-    if isinstance(model, Transformer):
-        return model.num_positions if model.positions == "learned" else None
-    return model.input_specs()[-1].shape[1]
 
 
 def _pad_text(loaded: Pretrained, ids: np.ndarray) -> np.ndarray:

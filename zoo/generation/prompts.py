@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int
 
 from zoo.config import UserError
 from zoo.data.text import find_begin
+from zoo.models import max_tokens
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
 
@@ -83,7 +84,7 @@ def choose_lengths(model: Any, rows: Sequence[np.ndarray], max_new: int) -> tupl
     """(the padded length of prompts, the room for new tokens) of the bucket they fall in; prompts
     and new tokens fit the model (`fit_new_tokens`)."""
     longest = max(len(row) for row in rows)
-    limit = find_limit(model)
+    limit = max_tokens(model)
     if limit is None:
         return bucket_of(longest), bucket_of(max_new)
     if crosses_over(model):
@@ -101,7 +102,7 @@ def fit_new_tokens(
     Raises UserError where prompts and new tokens pass the model's positions.
     """
     longest = max((len(row) for row in rows), default=0)
-    limit = find_limit(model)
+    limit = max_tokens(model)
     if limit is None:
         return asked or DEFAULT_NEW
     wanted = f"max_new_tokens={asked}" + f" and draft_tokens={slack}" * (slack > 0)
@@ -123,13 +124,6 @@ def fit_new_tokens(
             f"{limit:,} positions: at most {limit - longest} are left"
         )
     return asked or min(DEFAULT_NEW, limit - longest - slack)
-
-
-def find_limit(model: Any) -> int | None:
-    """The positions of a model, or None where they have no end."""
-    if isinstance(model, Seq2Seq) or getattr(model, "positions", None) == "sincos":
-        return None
-    return model.num_positions
 
 
 def pad_prompts(rows: Sequence[np.ndarray], length: int, batch: int, begin: int | None) -> Prompts:

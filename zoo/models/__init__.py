@@ -104,6 +104,18 @@ def init_params(model: nn.Module, seed: int | jax.Array = 0) -> dict[str, Any]:
     return model.init(key, *inputs)["params"]
 
 
+def max_tokens(model: Any) -> int | None:
+    """The most tokens of a text that a model takes; None where its positions, relative or computed,
+    have no end."""
+    if isinstance(model, Seq2Seq) or (
+        isinstance(model, Transformer) and model.positions == "sincos"
+    ):
+        return None
+    if isinstance(model, Transformer):  # its specs show a shorter text
+        return model.num_positions
+    return model.input_specs()[-1].shape[1]
+
+
 @functools.lru_cache(maxsize=4)  # tracing a deep model takes seconds, and each step asks
 def param_shapes(model: nn.Module) -> dict[str, Any]:
     """The parameters' shapes and dtypes, a plain nested dict; nothing is computed."""

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from zoo.config import UserError
 from zoo.data.ops import find_kind
 from zoo.data.tokenizers import read_tokenizer
+from zoo.models import max_tokens
 from zoo.models.encoder import Encoder
 from zoo.pretrained import Pretrained, load_pretrained
 from zoo.pretrained.recipe import Recipe
@@ -130,5 +131,5 @@ def need_tokenizer(loaded: Pretrained) -> Any:
 
 def find_longest(model: Any) -> int:
     """The most tokens that a model takes; a bound of ours where it has none."""
-    first = model._first_position() if isinstance(model, Encoder) else 0
-    return getattr(model, "num_positions", 512) - first
+    most = max_tokens(model)
+    return getattr(model, "num_positions", 512) if most is None else most
