@@ -114,12 +114,21 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     )
     for note in (*parts.dataset.notes, show_example(parts)):
         progress.tell(note)
+    groups = parts.programs.groups
+    for line in groups.lines:
+        progress.tell(line)
+    last = max(groups.from_step.values(), default=0)
+    if last >= parts.config.train.num_steps:
+        progress.tell(f"train.num_steps={parts.config.train.num_steps} ends before step {last}")
     if folder is None or jax.process_index():
         return
     if type(parts.model) in CLASSES.values():  # for zoo.load_pretrained
         write_json(folder / MODEL_FILE, describe_model(parts.model))
     places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
+    if not groups.is_plain:
+        rates = ("learning rate", *map(groups.describe, places))
+        rows = [(*row, rate) for row, rate in zip(rows, rates, strict=True)]
     lines = align(rows)
     (folder / "parameters.txt").write_text("\n".join(lines) + f"\ntotal {count_params(params):,}\n")
 

@@ -52,7 +52,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     """Builds all parts, the cheap checks first. Raises UserError on what does not fit together."""
     TASKS.get(config.task.name)
     MODELS.get(config.model.name)
-    optimizer = make_optimizer(config.optim, config.train.num_steps)
+    make_optimizer(config.optim, config.train.num_steps)  # its mistakes before any data is read
     check_steps(config.optim, config.train)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
     mesh = make_mesh(config.parallel)
@@ -96,7 +96,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         local_rows(eval_batch_size, num_shares, "train.eval_batch_size"),
         eval_batch_size,
         schedule,
-        Programs(config, task, optimizer, mesh, batch, shorter),
+        Programs(config, task, mesh, batch, shorter),
     )
 
 
