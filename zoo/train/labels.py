@@ -31,7 +31,8 @@ def check_labels(dataset: Dataset) -> Dataset:
     if train is not None and dataset.num_classes > 1 and (train > 0).sum() == 1:
         only = _name(dataset, int(train.argmax()))
         raise UserError(
-            f"{dataset.name}: every example of 'train' is of class {only}, of {dataset.num_classes}: there is nothing to learn (is it sorted by class? "
+            f"{dataset.name}: every example of 'train' is of class {only}, of "
+            f"{dataset.num_classes}: there is nothing to learn (is it sorted by class? "
             "data.train_split takes a part)"
         )
     notes = list(dataset.notes)
