@@ -69,7 +69,8 @@ def find_source(source: Any) -> Source:
     if path.exists():
         return open_file(path)
     if not HUB_ID.fullmatch(str(source)):
-        raise UserError(f"there is no {source} (a hub id has the form OWNER/NAME)")
+        meant = f"did you mean '{PACKAGE}{source}'?" if _is_installed(str(source)) else ""
+        raise UserError(f"there is no {source} ({meant or 'a hub id has the form OWNER/NAME'})")
     return open_folder(download(str(source)), str(source))
 
 
@@ -93,6 +94,13 @@ def find_package(name: str) -> epath.Path:
         shown = f"{len(told)} folders: {', '.join(map(str, told[:5]))}" if told else "no folder"
         raise UserError(f"{PACKAGE}{name} holds {shown} with config.json and weights, not one")
     return epath.Path(str(importlib.metadata.distribution(name).locate_file(told[0])))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(importlib.metadata.distribution(name))
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def open_folder(folder: epath.Path, place: str | None = None) -> Source:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +65,7 @@ class Parts:
 def build(config: Config, dataset: Dataset | None = None) -> Parts:
     """Builds all parts, the cheap checks first. Raises UserError on what does not fit together."""
     head = getattr(TASKS.get(config.task.name), "head", None)
-    if config.model.name != PRETRAINED:
-        MODELS.get(config.model.name)
+    find_factory(config.model.name)
     optimizer = make_optimizer(config.optim, config.train.num_steps)
     check_steps(config.optim, config.train)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
@@ -239,11 +240,21 @@ def build_model(
     return model
 
 
+def find_factory(name: str) -> Callable[..., Any] | None:
+    """What makes a named model; None of 'pretrained'. Raises UserError with the nearest name."""
+    if name == PRETRAINED:
+        return None
+    if ":" not in name and difflib.get_close_matches(name, [PRETRAINED], cutoff=0.8):
+        raise UserError(f"no model {name!r} (did you mean {PRETRAINED!r}?)")
+    return MODELS.get(name)
+
+
 def find_class(config: Config, opened: Opened | None) -> type:
     """The class of the model. Raises UserError on one that no task trains, and where 'pretrained'
     has no model to be."""
     name = config.model.name
-    if name == PRETRAINED:
+    made = find_factory(name)
+    if made is None:
         model = None if opened is None else opened.model
         if model is None:
             raise UserError(
@@ -252,7 +263,6 @@ def find_class(config: Config, opened: Opened | None) -> type:
             )
         cls = type(model)
     else:
-        made = MODELS.get(name)
         cls = made if isinstance(made, type) else type(made())
     if cls in (Seq2Seq, Transformer):
         raise UserError(
