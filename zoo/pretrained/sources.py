@@ -150,7 +150,10 @@ def open_run(folder: epath.Path) -> Source:
     """
     told = folder / MODEL_FILE
     values = read_json(told) if told.exists() else {}
-    leaves = choose_evaluated(Checkpoints(folder / "checkpoints").restore_leaves())
+    checkpoints = Checkpoints(folder / "checkpoints")
+    if not told.exists() and not checkpoints.steps():
+        raise UserError(f"{folder}: {MODEL_FILE} is missing; a run writes it when it starts")
+    leaves = choose_evaluated(checkpoints.restore_leaves())
     if values.get("fields", {}).get("scan_layers"):
         leaves = named_leaves(unstack_layers(unflatten_dict(leaves, sep="/")))
     files = sorted((folder / "checkpoints").glob("*/manifest.json"))
