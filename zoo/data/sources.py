@@ -172,8 +172,8 @@ class Dataset:
         for name in ("features", "label"):
             if examples.get(name) is not None:
                 values = np.asarray(examples[name], np.float64)
-                deviation = values.std(axis=0)
-                out[name] = values.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+                mean, deviation = np.asarray(values.mean(axis=0)), values.std(axis=0)
+                out[name] = mean, np.where(deviation > 0, deviation, 1.0)
         return out
 
     @functools.cached_property
@@ -220,15 +220,16 @@ def _identify(value: Any) -> bytes:
     return f"{array.dtype}:{array.shape}:".encode() + array.tobytes()
 
 
-def open_dataset(config: DataConfig) -> Dataset:
+def open_dataset(config: DataConfig, tokenizer: Any = None) -> Dataset:
     """Opens `data.source` (or `data.mixture`), text as tokens, with the splits 'train' and, where
-    they are there or asked for, 'val' and 'test'.
+    they are there or asked for, 'val' and 'test'. A `tokenizer` takes the place of the one that
+    `data.tokenizer` names.
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
     from zoo.data.text import encode_text
 
-    dataset = encode_text(open_raw(config), config)
+    dataset = encode_text(open_raw(config), config, tokenizer)
     default = DataConfig()
     for key in ("tokenizer", "stride", "packing", "buckets"):
         if not dataset.tokenizer and getattr(config, key) != getattr(default, key):
