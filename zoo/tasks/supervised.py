@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from zoo.config import UserError
 
@@ -45,3 +47,19 @@ def call_model(
     if key is None:
         return model.apply({"params": params}, inputs, **more)
     return model.apply({"params": params}, inputs, train=True, rngs={"dropout": key}, **more)
+
+
+def score_classes(
+    logits: jax.Array, targets: jax.Array, batch: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """The sums `loss`, `correct` and `weight` of logits and targets `[b, c]` over the real rows;
+    correct is where the largest logit is that of `label`."""
+    mask = batch["mask"].astype(jnp.float32)
+    losses = optax.softmax_cross_entropy(logits, targets) * mask
+    correct = (logits.argmax(-1) == batch["label"]) * mask
+    return {"loss": losses.sum(), "correct": correct.sum(), "weight": mask.sum()}
+
+
+def mean_sums(sums: Mapping[str, Any], **fields: str) -> dict[str, float]:
+    """Each metric as its field of `sums` by their weight."""
+    return {name: float(sums[field] / sums["weight"]) for name, field in fields.items()}
