@@ -46,7 +46,7 @@ class MultipleChoice:
     def _find_logits(self, params: Any, batch: dict[str, Any], key: jax.Array | None) -> jax.Array:
         """`[b, c]`."""
         shape = batch["tokens"].shape
-        rows = {
+        rows: dict[str, Any] = {
             name: batch[name].reshape(-1, shape[-1])
             for name in ("tokens", "token_mask", "types")
             if name in batch

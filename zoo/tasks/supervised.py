@@ -33,6 +33,17 @@ def find_input(batch: Mapping[str, Any]) -> str:
     return found
 
 
+def refuse_annotated(info: Any, name: str) -> None:
+    """Raises UserError where what is to be told is of tokens, places or choices, which is another
+    task's than `name`."""
+    shapes = info.shapes or {}
+    other = "token_classification" if "token_label" in shapes else ""
+    other = other or ("span" if "start" in shapes else "")
+    other = other or ("multiple_choice" if len(shapes.get("tokens", ())) == 2 else "")
+    if other:
+        raise UserError(f"task.name={name!r}: {info.name} is for the task {other!r}")
+
+
 def init_model(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters of a model that says its own input shapes."""
     inputs = [jnp.zeros(spec.shape, spec.dtype) for spec in model.input_specs()]  # type: ignore[attr-defined]
