@@ -36,7 +36,7 @@ def find_input(batch: Mapping[str, Any]) -> str:
 def refuse_annotated(info: Any, name: str) -> None:
     """Raises UserError where what is to be told is of tokens, places or choices, which is another
     task's than `name`."""
-    shapes = info.shapes or {}
+    shapes = getattr(info, "shapes", None) or {}
     other = "token_classification" if "token_label" in shapes else ""
     other = other or ("span" if "start" in shapes else "")
     other = other or ("multiple_choice" if len(shapes.get("tokens", ())) == 2 else "")
