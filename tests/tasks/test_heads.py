@@ -62,15 +62,13 @@ def made(request):
     """Name, task, params, batch, the model's outputs, and the task's methods compiled."""
     name, batch = request.param, BATCHES[request.param]
     task, params = open_task(name)
-    rows = {
-        k: batch[k].reshape(-1, LENGTH) for k in ("tokens", "token_mask", "types") if k in batch
-    }
-    more = {"types": rows["types"]} if "types" in rows else {}
-    outputs = jax.jit(
-        lambda p: task.model.apply({"params": p}, rows["tokens"], mask=rows["token_mask"], **more)[
-            0
-        ]
-    )(params)
+    inputs = [k for k in ("tokens", "token_mask", "types") if k in batch]
+    rows = {k: batch[k].reshape(-1, LENGTH) for k in inputs}
+
+    def run(params, tokens, token_mask, **more):
+        return task.model.apply({"params": params}, tokens, mask=token_mask, **more)[0]
+
+    outputs = jax.jit(run)(params, **rows)
     loss = jax.jit(lambda p, b: task.loss(p, b, None))
     return name, task, params, batch, np.asarray(outputs, np.float64), loss
 
@@ -123,7 +121,7 @@ def test_loss_and_metrics(made):
 
 
 def test_padding_and_parts_change_nothing(made):
-    _, task, params, batch, _, loss = made
+    name, task, params, batch, _, loss = made
     whole = jax.device_get(loss(params, batch)[1])
     longer = {
         k: np.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, 4)], constant_values=-1 if "label" in k else 0)
@@ -136,10 +134,11 @@ def test_padding_and_parts_change_nothing(made):
         whole,
         jax.device_get(loss(params, longer)[1]),
     )
+    if name != "token_classification":
+        return  # of the others each row counts once
+    key = jax.random.key(0)
     gradients = [
-        jax.jit(lambda p, b, n=parts: accumulate(task, p, b, jax.random.key(0), n))(params, batch)[
-            0
-        ]
+        jax.jit(lambda p, b, n=parts: accumulate(task, p, b, key, n)[0])(params, batch)
         for parts in (1, 4)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *gradients)
