@@ -14,6 +14,7 @@ from zoo.config import UserError
 from zoo.tasks.supervised import (
     apply_model,
     argument,
+    check_outputs,
     find_input,
     init_model,
     mean_sums,
@@ -60,6 +61,7 @@ class Classification:
                 raise UserError(f"task.arguments.{name}={arguments[name]} must be at least 0")
         if arguments.get("mixup") and "tokens" in info.shapes:
             raise UserError(f"task.arguments.mixup mixes numbers, {info.name} is text")
+        check_outputs(model, cls.num_outputs(info), info.name, "classes")
         return cls(model, cls.num_outputs(info), **arguments)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
