@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.config import UserError
-from zoo.tasks.supervised import apply_model, init_model, mean_sums
+from zoo.tasks.supervised import apply_model, check_outputs, init_model, mean_sums
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class TokenClassification:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any) -> TokenClassification:
-        return cls(model, cls.num_outputs(info))
+        count = cls.num_outputs(info)
+        check_outputs(model, count, info.name, "classes of tags")
+        return cls(model, count)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         return init_model(self.model, key)
