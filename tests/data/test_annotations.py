@@ -307,3 +307,8 @@ def test_a_class_that_training_never_saw(tmp_path):
     write(tmp_path, change(tagged(), 1, tags=["PERS"]), "val")
     with pytest.raises(UserError, match=r"val\.jsonl:2: label 'PERS' was never seen"):
         open_dataset(DataConfig(f"jsonl:{tmp_path}", cache=str(tmp_path / "cache")))
+
+
+def test_a_tag_that_is_no_class(tmp_path):
+    with pytest.raises(UserError, match=r"^example 0: tag 5 is no class \(0 to 3\)$"):
+        encode(tmp_path, {"words": WORDS[:1], "tags": [[0, 1, 2, 5, 0]]}, PIECES, 4)

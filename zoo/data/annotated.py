@@ -66,10 +66,13 @@ def number_words(words: Sequence[str], row: PlacedTokens) -> np.ndarray:
     return out
 
 
-def make_tags(source: Source, tokens: TokenFile, length: int, split: str) -> tuple[Any, str]:
+def make_tags(
+    source: Source, tokens: TokenFile, length: int, split: str, num_classes: int
+) -> tuple[Any, str]:
     """The examples, and a line on words that were cut off ('': none).
 
-    Raises UserError, with the example, where there are not as many tags as words.
+    Raises UserError, with the example, where there are not as many tags as words, and on a tag that
+    is no class.
     """
     words = read_column(source, "words")
     tags: list[np.ndarray] = []
@@ -79,6 +82,12 @@ def make_tags(source: Source, tokens: TokenFile, length: int, split: str) -> tup
                 f"{name_example(source, index)}: {len(texts)} words and {len(classes)} tags"
             )
         tags.append(np.asarray(classes, np.int32))
+        strange = tags[-1][(tags[-1] < 0) | (tags[-1] >= num_classes)]
+        if len(strange):
+            raise DataError(
+                f"{name_example(source, index)}: tag {strange[0]} is no class (0 to "
+                f"{num_classes - 1})"
+            )
     sizes = np.array([len(row) for row in tags])
     made = TokenTags(length, {}, None, tokens, np.concatenate(tags), np.cumsum(sizes) - sizes)
     lost = int(sizes.sum()) - made.count_words()

@@ -275,7 +275,8 @@ class _Encoder:
         length, content = self.config.length, self._hash(split, source, self.fields)
         encode = annotated.encode_words(self.tokenizer, length)
         file = self._make_file(source, self.fields, encode, content, f"-words{length}", WIDE)
-        return self._with_note(annotated.make_tags(source, file, length, split), file, 2)
+        count = self.dataset.num_classes or 0
+        return self._with_note(annotated.make_tags(source, file, length, split, count), file, 2)
 
     def _make_spans(self, split: str, source: Source) -> tuple[Any, np.ndarray]:
         length, stride = self.config.length, self.config.stride
