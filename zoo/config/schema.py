@@ -100,7 +100,9 @@ class DataConfig:
     )
     length: int = _key(256, "tokens of text an example")
     stride: int | None = _key(
-        None, "tokens from one training window of text to the next (default: length)"
+        None,
+        "tokens from one training window of text to the next (default: length), or from one window "
+        "of a question's context to the next (default: half of what fits)",
     )
     packing: bool = _key(False, "whole documents side by side in rows of data.length tokens")
     buckets: tuple[int, ...] = _key(
