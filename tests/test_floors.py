@@ -14,7 +14,7 @@ FLOORS = {
     2: {"checkpoint", "pretrained"},
     3: {
         "train",
-        "evaluate",
+        "evaluation",
         "generation",
         "plan",
         "explanation",
