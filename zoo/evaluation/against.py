@@ -12,6 +12,7 @@ from zoo.config import UserError
 from zoo.evaluation.examples import Examples
 from zoo.evaluation.measure import Outputs
 from zoo.evaluation.passes import Records, select_rows
+from zoo.evaluation.plain import finite
 from zoo.evaluation.subject import Subject
 from zoo.metrics import Comparison, Metric, compare
 
@@ -29,8 +30,6 @@ class Against:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        from zoo.evaluation.result import finite
-
         told = {
             name: {**{k: finite(v) for k, v in vars(c).items()}, "better": self.better[name]}
             for name, c in self.metrics.items()

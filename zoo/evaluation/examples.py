@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.config import DataConfig, UserError
+from zoo.config import DataConfig, UserError, nearest
 from zoo.data import AtLength, Dataset, Op, Source, SubsetSource, from_arrays, read_eval
 from zoo.data.sources import WITH_COLUMNS, open_raw, read_labels
 from zoo.data.splits import NoSplit, parse_split, select_slices
@@ -21,26 +21,33 @@ from zoo.evaluation.subject import Subject
 from zoo.use.texts import make_buckets
 
 USUAL = ("test", "val", "train")
+MADE = ("length", "label")  # what slices are made by without a column
+TABLES = tuple(kind for kind in WITH_COLUMNS if kind != "tfds")  # they keep columns
 
 
 @dataclass(frozen=True)
 class Examples:
     """A split as a subject's model takes it.
 
-    `raw` are the examples before any token is made, `source` those that the operations `ops` get;
-    row i of one is row i of the other, but where `raw` is a corpus. `classes` are those of the
-    model as a person knows them.
+    `data` holds them, as its split 'train', before any token is made, `source` those that the
+    operations `ops` get: row i of one is row i of the other, unless the data is a corpus. `classes`
+    are those of the model as a person knows them.
     """
 
     name: str
     split: str
-    raw: Source
+    data: Dataset
     source: Source
     dataset: Dataset
     ops: tuple[Op, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     skip_broken: bool = False
+
+    @property
+    def raw(self) -> Source:
+        """The examples as the data has them."""
+        return self.data.splits["train"]
 
     @property
     def is_corpus(self) -> bool:
@@ -143,7 +150,7 @@ def open_examples(
         raise UserError(_rename_keys(str(error))) from None
     dataset, source, classes, notes = opened.dataset, opened.source, subject.classes, opened.notes
     if "label" in dataset.shapes and classes:
-        counts = count_classes(read_labels(source), dataset.num_classes or 0)
+        counts = count_classes(np.asarray(read_labels(source)), dataset.num_classes or 0)
         names = dataset.class_names or ("",) * len(counts)
         where = f"{dataset.name}, split {opened.split!r},"
         found = align_classes(classes, names, counts, subject.name, where, subject.named)
@@ -179,6 +186,9 @@ def make_data_config(
         raise UserError(f"length={length}: {subject.name} takes 1 to {longest} tokens")
     config = dataclasses.replace(config, length=length or longest)
     kept = {"keep": list(keep)} if keep else {}
+    shown = config.source if data is None else data if isinstance(data, str) else "the data"
+    if keep and (shown.partition(":")[0] not in TABLES or config.mixture):
+        raise UserError(f"by={keep[0]!r}: {shown} is no table with columns{nearest(keep[0], MADE)}")
     if data is None:
         return dataclasses.replace(config, columns={**config.columns, **columns, **kept})
     # What the columns of a table meant in training they mean here.
@@ -211,17 +221,14 @@ def open_own(subject: Subject, config: DataConfig, split: str | None) -> Example
     spec = split or next(name for name in USUAL if name in dataset.splits)
     same = dataset.fingerprint == recipe.dataset.fingerprint or config.length != recipe.data.length
     notes = () if same else (f"{dataset.name} is no longer what the run was trained on",)
-    parts = [
-        count_all(choose(x, spec).splits["train"]) for x in (raw, dataset)
-    ]
+    source = count_all(choose(dataset, spec).splits["train"])
+    data = choose(raw, spec)
     return Examples(
-        dataset.name, spec, *parts, dataset, recipe.ops, (), notes, config.skip_broken
+        dataset.name, spec, data, source, dataset, recipe.ops, (), notes, config.skip_broken
     )
 
 
-def open_other(
-    subject: Subject, data: Any, config: DataConfig, split: str | None
-) -> Examples:
+def open_other(subject: Subject, data: Any, config: DataConfig, split: str | None) -> Examples:
     """One split of other data."""
     if isinstance(data, tuple):
         classes = subject.task.name == "classification"
@@ -236,15 +243,12 @@ def open_other(
             f"data is a source such as 'csv:FILE', (inputs, labels) or a Dataset, not "
             f"{type(data).__name__}"
         )
-    raw = dataset.splits["train"]
-    dataset, ops, notes = make_fields(subject, dataset, config)
-    source = count_all(dataset.splits["train"])
-    return Examples(dataset.name, spec, raw, source, dataset, ops, (), notes, config.skip_broken)
+    made, ops, notes = make_fields(subject, dataset, config)
+    source = made.splits["train"]
+    return Examples(made.name, spec, dataset, source, made, ops, (), notes, config.skip_broken)
 
 
-def open_split(
-    subject: Subject, config: DataConfig, split: str | None
-) -> tuple[Dataset, str]:
+def open_split(subject: Subject, config: DataConfig, split: str | None) -> tuple[Dataset, str]:
     """The split asked for, as 'train', or the first of the usual ones that is there."""
     specs = [split] if split else USUAL
     for spec in specs:
@@ -280,7 +284,7 @@ def choose(dataset: Dataset, spec: str) -> Dataset:
     source = select_slices(parts, dataset.splits)
     if not len(source):
         raise UserError(f"split={spec!r} of {dataset.name} is empty")
-    return dataclasses.replace(dataset, splits={"train": source}, fingerprint="chosen")
+    return dataclasses.replace(dataset, splits={"train": source})
 
 
 def make_fields(
@@ -299,6 +303,12 @@ def make_fields(
             return dataset, process_ops(subject.loaded, dataset), ()
         return dataset, *adapt_ops(recipe, dataset)
     wanted = recipe.dataset.shapes if recipe is not None else {}
+    columns, known = dataset.columns.get("features"), recipe and recipe.column_names("features")
+    if columns and known and tuple(columns) != known:
+        raise UserError(
+            f"{dataset.name} gives the columns {', '.join(columns)}; {subject.name} takes "
+            f"{', '.join(known)}"
+        )
     for name, shape in dataset.shapes.items():
         if name in ("image", "features") and wanted.get(name) != shape:
             raise UserError(

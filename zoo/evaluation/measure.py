@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -62,7 +61,7 @@ def run_subject(subject: Subject, examples: Examples, batch_size: int | None = N
 
 
 def find_size(subject: Subject, examples: Examples, asked: int | None) -> int:
-    """Rows of a batch: a run's own `train.eval_batch_size`, so that sums round as they did there."""
+    """Rows of a batch: a run's own `train.eval_batch_size`, so that sums round as there."""
     if asked is not None:
         return asked
     if subject.recipe is not None:

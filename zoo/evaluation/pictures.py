@@ -65,9 +65,7 @@ def adapt_ops(recipe: Recipe, dataset: Dataset) -> tuple[tuple[Op, ...], tuple[s
         raise UserError(f"{dataset.name} has images of {found}, the run was trained on {wanted}")
     shape, name = recipe.dataset.shapes["image"], recipe.dataset.name
     ops: list[Any] = list(recipe.ops)
-    if wanted == found == "encoded" or (
-        wanted == found and dataset.shapes["image"] == shape
-    ):
+    if wanted == found == "encoded" or (wanted == found and dataset.shapes["image"] == shape):
         return recipe.ops, ()
     notes: list[str] = []
     if wanted == "encoded":  # and these are pixels
@@ -79,7 +77,7 @@ def adapt_ops(recipe: Recipe, dataset: Dataset) -> tuple[tuple[Op, ...], tuple[s
         channels = shape[-1]
     sized = any(isinstance(op, Resize | CentralCrop) for op in ops)
     if not sized and wanted == "bytes" and dataset.shapes["image"][:2] != shape[:2]:
-        ops.insert(0, Resize(shape[:2]))
+        ops.insert(0, Resize((shape[0], shape[1])))
         notes.append(f"images are resized to {shape[0]} x {shape[1]}, what the run was trained on")
     if found == "encoded":
         ops.insert(0, decoder_of(channels, name).fit(dataset))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.evaluation.against import Against
 from zoo.evaluation.passes import Records
+from zoo.evaluation.plain import interval_to_dict
 from zoo.evaluation.slices import Slice, find_worst
 from zoo.evaluation.worst import Example
 from zoo.metrics import Interval, Metric
@@ -63,7 +63,9 @@ class Evaluation:
             "fingerprint": self.fingerprint,
             "num_examples": self.num_examples,
             "settings": dict(self.settings),
-            "metrics": {name: to_json(interval) for name, interval in self.metrics.items()},
+            "metrics": {
+                name: interval_to_dict(interval) for name, interval in self.metrics.items()
+            },
             "notes": list(self.notes),
         }
         if self.classes:
@@ -83,13 +85,3 @@ class Evaluation:
         if self.against is not None:
             out["against"] = self.against.to_dict()
         return out
-
-
-def to_json(interval: Interval) -> dict[str, float | None]:
-    """An interval as JSON holds it."""
-    return {name: finite(getattr(interval, name)) for name in ("value", "low", "high")}
-
-
-def finite(number: float) -> float | None:
-    """JSON has no NaN."""
-    return float(number) if math.isfinite(number) else None

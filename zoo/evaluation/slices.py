@@ -13,15 +13,15 @@ import numpy as np
 from zoo.config import UserError, nearest
 from zoo.data.sources import read_column
 from zoo.data.tables.cells import to_number
-from zoo.evaluation.examples import Examples
+from zoo.evaluation.examples import MADE, Examples
 from zoo.evaluation.measure import Outputs
 from zoo.evaluation.passes import select_rows
+from zoo.evaluation.plain import interval_to_dict
 from zoo.metrics import Interval, Metric, bootstrap_all
 
 FEW = 30  # examples of a slice below which its numbers say little
 MOST = 200  # different values of a field
 DISTINCT = 8  # numbers of more different values go by quartile
-MADE = ("length", "label")  # fields that no column is needed for
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Slice:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        from zoo.evaluation.result import to_json
-
-        told = {name: to_json(interval) for name, interval in self.metrics.items()}
+        told = {name: interval_to_dict(interval) for name, interval in self.metrics.items()}
         return {
             "field": self.field,
             "value": self.value,
@@ -64,7 +62,7 @@ def make_slices(
     made = []
     for field in fields:
         values = read_field(examples, outputs, field)
-        for value, rows in split_values(field, values).items():
+        for value, rows in split_values(field, values, examples.classes).items():
             part = select_rows(outputs.records, rows)
             found = bootstrap_all(metrics, part, samples=samples)
             named = {m.name: i for m, i in zip(metrics, found, strict=True)}
@@ -86,16 +84,17 @@ def read_field(examples: Examples, outputs: Outputs, field: str) -> list[Any]:
             return labels
         return [examples.classes[label] for label in labels]
     there = [name for name in MADE if name in records]
-    more = "" if examples.has_columns else f" ({examples.name} has no columns)"
-    raise UserError(f"by={field!r}: no such field{more}{nearest(field, there)}")
+    raise UserError(f"by={field!r}: {examples.name} has no such column{nearest(field, there)}")
 
 
-def split_values(field: str, values: Sequence[Any]) -> dict[str, np.ndarray]:
-    """The rows of each value; numbers of many values go by quartile, equal ones together."""
+def split_values(
+    field: str, values: Sequence[Any], classes: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """The rows of each value, classes in their order, others sorted; numbers of many values go by
+    quartile, equal ones together."""
     numbers = [to_number(value) for value in values]
-    whole = all(isinstance(v, int | float) or number is not None for v, number in zip(values, numbers))
-    distinct = {str(value) for value in values}
-    if whole and all(n is not None for n in numbers) and len(distinct) > DISTINCT:
+    distinct = {_show(value) for value in values}
+    if field != "label" and len(distinct) > DISTINCT and None not in numbers:
         return _by_quartile(np.array(numbers, float))
     if len(distinct) > MOST:
         raise UserError(
@@ -104,17 +103,17 @@ def split_values(field: str, values: Sequence[Any]) -> dict[str, np.ndarray]:
     rows: dict[str, list[int]] = {}
     for row, value in enumerate(values):
         rows.setdefault(_show(value), []).append(row)
+    places = {name: i for i, name in enumerate(classes)} if field == "label" else {}
 
     def order(name: str) -> tuple[float, str]:
-        number = to_number(name)
+        number = places.get(name, to_number(name))
         return (math.inf if number is None else number, name)
 
-    if field == "label":  # in the order of the classes, which the caller knows
-        return {name: np.array(mine) for name, mine in sorted(rows.items(), key=lambda x: order(x[0]))}
     return {name: np.array(rows[name]) for name in sorted(rows, key=order)}
 
 
 def _show(value: Any) -> str:
+    """A value as the name of its slice."""
     if value is None or value == "":
         return "(none)"
     return str(value)

@@ -178,5 +178,3 @@ def make_info(subject: Subject, dataset: Any) -> Any:
     return dataclasses.replace(
         dataset, num_classes=len(subject.classes), class_names=subject.classes
     )
-
-

@@ -106,9 +106,11 @@ def make_dataset(
         raise UserError(f"{name}: {', '.join(first.origin.paths[:3])} has no rows")
     given = {k: v for k, v in config.columns.items() if k != KEEP}
     kept = tuple(config.columns.get(KEEP, ()))
-    plan = find_columns(
-        first.columns, lambda column: find_kind(first.columns[column]), given, name
-    )
+    plan = find_columns(first.columns, lambda column: find_kind(first.columns[column]), given, name)
+    for column in kept:
+        if column not in first.columns:
+            guess = nearest(column, first.columns)
+            raise UserError(f"data.columns: {name} has no column {column!r}{guess}")
     for split, table in tables.items():
         for column in (*(c for columns in plan.values() for c in columns), *kept):
             if column not in table.columns:
