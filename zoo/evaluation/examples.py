@@ -347,7 +347,7 @@ def make_tokens(
     encoded = encode_text(dataset, dataclasses.replace(config, length=1), subject.tokenizer)
     windows: Any = encoded.splits["train"]
     length = min(config.length, len(windows.tokens) - 1)
-    windows = dataclasses.replace(windows, length=length, stride=length)
+    windows = dataclasses.replace(windows, length=length, stride=length, whole=False)
     return dataclasses.replace(encoded, splits={"train": windows}), ops, ()
 
 
