@@ -114,7 +114,8 @@ def load_pretrained(
     Args:
       source: a Hugging Face folder (safetensors, sharded, or a torch .bin, read without torch and
         without running code), timm's safetensors, an AugReg or big_vision .npz, a folder in our own
-        layout, a run's workdir, or OWNER/NAME on the hub where no such path exists.
+        layout, a run's workdir, `package:NAME` (weights that an installed package holds), or
+        OWNER/NAME on the hub where no such path exists.
       head: 'lm', 'masked_lm', 'replaced_token', 'sequence', 'token', 'span', 'multiple_choice',
         'classification' or 'none'; by default the one the source was saved with. A new head begins
         at random, from `seed`.
@@ -130,7 +131,7 @@ def load_pretrained(
     kind = _check_dtype(dtype)
     opened = open_pretrained(source, head)
     folder, before = opened.source.folder, opened.model
-    after = _change(before, head, changes)
+    after = change_model(before, head, changes)
     processor, untold = find_processor(opened.source, after)
     tokenizer, told = find_tokenizer(folder, opened.source.config) if folder else (None, ())
     told = (*untold, *told)
@@ -156,6 +157,8 @@ def open_pretrained(source: Any, head: str | None = None) -> Opened:
     A `head` that is asked for is what is tried first where the config names none.
     """
     found = find_source(source)
+    if found.layout == "zoo" and not found.config:
+        raise UserError(f"{found.place}: {MODEL_FILE} is missing; a run writes it when it starts")
     if found.layout == "zoo":
         model = model_of(found.config, f"{found.place}/{MODEL_FILE}")
         check_ours(found.tensors, model)
@@ -223,8 +226,11 @@ def _check_dtype(dtype: Any) -> Any:
     raise UserError(f"dtype={dtype!r} is none of float32, bfloat16, float16, float64")
 
 
-def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
-    """The model asked for: another head, other fields."""
+def change_model(
+    model: Any, head: str | None, changes: dict[str, Any], place: str = "load_pretrained"
+) -> Any:
+    """The model asked for: another head, other fields. Raises UserError, that names `place`, on a
+    head or a field that there is not."""
     if head is not None and head != head_of(model):
         if hasattr(model, "head"):
             changes = {"head": head, **changes}
@@ -242,7 +248,7 @@ def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
         return model
     kept = {name: getattr(model, name) for name in model.__dataclass_fields__}
     kept = {k: v for k, v in kept.items() if k not in ("parent", "name")}
-    return make_model(type(model), {**kept, **changes}, place="load_pretrained")
+    return make_model(type(model), {**kept, **changes}, place=place)
 
 
 def find_processor(source: Source, model: Any) -> tuple[Processor | None, tuple[str, ...]]:
