@@ -77,10 +77,11 @@ def evaluate(
     examples = open_examples(subject, data, split, columns, keep, length)
     outputs = run_subject(subject, examples, batch_size)
     chosen = choose_metrics(subject, outputs, metrics)
-    compared = None
+    compared, notes = None, examples.notes
     if other is not None:
         beside = open_examples(other, examples.data, None, length=length)
         found = other, beside, run_subject(other, beside, batch_size)
+        notes = (*notes, *(f"{other.name}: {note}" for note in beside.notes))
         compared = compare_outputs(chosen, (subject, examples, outputs), found, samples)
     settings = {"metrics": metrics, "by": by, "columns": columns, "batch_size": batch_size}
     return Evaluation(
@@ -89,7 +90,7 @@ def evaluate(
         data=examples.name,
         split=examples.split,
         fingerprint=examples.dataset.fingerprint,
-        num_examples=len(outputs.rows),
+        num_examples=outputs.num_examples,
         metrics=measure(outputs, chosen, metrics, samples),
         records=outputs.records,
         rows=outputs.rows,
@@ -97,7 +98,7 @@ def evaluate(
         slices=make_slices(examples, outputs, chosen, by, samples),
         worst=find_largest(subject, examples, outputs, worst) if worst else (),
         against=compared,
-        notes=(*examples.notes, *tell_rows(examples, outputs)),
+        notes=(*notes, *tell_rows(examples, outputs)),
         settings={**settings, "length": length, "samples": samples},
         measured=tuple(chosen),
     )
@@ -140,8 +141,8 @@ def measure(
 def tell_rows(examples: Examples, outputs: Outputs) -> tuple[str, ...]:
     """Lines on examples and classes that are not there."""
     lines = []
-    missing = len(examples.source) - len(outputs.rows)
-    if missing and outputs.records:
+    missing = len(examples.source) - outputs.num_examples
+    if missing:
         lines.append(f"{missing:,} of {len(examples.source):,} examples are broken, passed over")
     if examples.classes and "label" in outputs.records:
         lines += tell_absent(outputs.records["label"], examples.classes)

@@ -149,7 +149,8 @@ def open_examples(
     except UserError as error:
         raise UserError(_rename_keys(str(error))) from None
     dataset, source, classes, notes = opened.dataset, opened.source, subject.classes, opened.notes
-    if "label" in dataset.shapes and classes:
+    check_labels(subject, dataset)
+    if classes and dataset.num_classes:
         counts = count_classes(np.asarray(read_labels(source)), dataset.num_classes or 0)
         names = dataset.class_names or ("",) * len(counts)
         where = f"{dataset.name}, split {opened.split!r},"
@@ -162,6 +163,22 @@ def open_examples(
         sizes = np.diff(rows.tokens.offsets)
         source = Padded(source, sizes, make_buckets(int(sizes.max())))
     return dataclasses.replace(opened, source=source, classes=classes, notes=notes)
+
+
+def check_labels(subject: Subject, dataset: Dataset) -> None:
+    """Raises UserError where the labels are not there, or of another kind than the task's."""
+    task, name = subject.task.name, dataset.name
+    if task not in ("classification", "regression"):
+        return
+    shape, field = dataset.shapes.get("label"), "label" if task == "classification" else "value"
+    if shape is None:
+        raise UserError(f"{name} has no labels: columns={{{field!r}: 'COLUMN'}} names theirs")
+    if task == "regression" and dataset.num_classes:
+        raise UserError(f"{name} has classes, {subject.name} gives values")
+    if task == "classification" and not dataset.num_classes:
+        raise UserError(f"{name} has values, {subject.name} gives classes")
+    if task == "classification" and shape != ():
+        raise UserError(f"{name} has several labels an example, {subject.name} gives one class")
 
 
 def _rename_keys(line: str) -> str:
