@@ -83,10 +83,9 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
     if restored is not None:
         progress.tell(f"resuming from step {restored[0]}")
         return restored[1]
-    state = programs.init_state()
     if parts.start is None:
-        return state
-    return programs.replace_params(state, parts.start.load())
+        return programs.init_state()
+    return programs.start_from(parts.start.load())
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:

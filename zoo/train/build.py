@@ -33,12 +33,12 @@ from zoo.parallel import DATA_AXES, local_rows, make_mesh
 from zoo.pretrained.load import Opened, change_model
 from zoo.tasks import TASKS, make_task
 from zoo.train.compile import Programs
+from zoo.train.labels import check_labels
 from zoo.train.start import (
-    FROM_SOURCE,
     PRETRAINED,
     Start,
+    choose_tokenizer,
     make_start,
-    need_own_tokenizer,
     open_source,
     takes_embedding,
 )
@@ -77,8 +77,8 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
 
     opened = None if config.init_from is None else open_source(config.init_from, head)
     if dataset is None:
-        own = opened is not None and config.data.tokenizer == FROM_SOURCE
-        dataset = open_dataset(config.data, need_own_tokenizer(opened) if own else None)
+        dataset = open_dataset(config.data, choose_tokenizer(config, opened))
+    dataset = check_labels(dataset)
     if config.train.eval_every_steps and "val" not in dataset.splits:
         raise UserError(
             f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "

@@ -75,20 +75,24 @@ class Programs:
         """A fresh state, made where it will live."""
         return jax.jit(self._init, out_shardings=self.state_shardings)(self._key)
 
-    def replace_params(self, state: State, params: Any) -> State:
-        """`state` with other parameters; its average and optimizer state begin anew from them.
+    def start_from(self, params: Any) -> State:
+        """A fresh state with these parameters; those that it would draw are never made.
 
         Many optimizers keep a copy of where they began (schedule-free, Prodigy, SAM).
         """
-        places = self.state_shardings
+
+        def start(key: jax.Array, params: Any) -> State:
+            fresh = self._init(key)
+            return dataclasses.replace(
+                fresh,
+                params=params,
+                ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, params),
+                opt_state=self._optimizer.init(params),
+            )
+
         # A copy of their own: the state is donated.
-        params = jax.device_put(params, places.params, may_alias=False)
-        return dataclasses.replace(
-            state,
-            params=params,
-            ema=None if state.ema is None else jax.tree.map(jax.numpy.copy, params),
-            opt_state=jax.jit(self._optimizer.init, out_shardings=places.opt_state)(params),
-        )
+        params = jax.device_put(params, self.state_shardings.params, may_alias=False)
+        return jax.jit(start, out_shardings=self.state_shardings)(self._key, params)
 
     def train(self, state: State, batches: Any, num_steps: int) -> tuple[State, dict[str, Any]]:
         """`num_steps` steps on stacked batches, in one dispatch. The state given is donated."""

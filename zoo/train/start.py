@@ -93,8 +93,13 @@ def find_own_tokenizer(opened: Opened) -> Any:
     return find_tokenizer(source.folder, source.config)[0] if source.folder else None
 
 
-def need_own_tokenizer(opened: Opened) -> Any:
-    """The tokenizer of `data.tokenizer='init_from'`. Raises UserError where there is none."""
+def choose_tokenizer(config: Config, opened: Opened | None) -> Any:
+    """The tokenizer of `data.tokenizer='init_from'`; None where it names another.
+
+    Raises UserError where there is none beside the weights.
+    """
+    if opened is None or config.data.tokenizer != FROM_SOURCE:
+        return None
     tokenizer = find_own_tokenizer(opened)
     if tokenizer is None:
         raise UserError(f"data.tokenizer='init_from': {opened.source.place} has no tokenizer")
