@@ -15,6 +15,7 @@ FLOORS = {
     3: {
         "train",
         "evaluate",
+        "evaluation",
         "generation",
         "plan",
         "explanation",

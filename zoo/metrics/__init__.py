@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from zoo.config import UserError, nearest
 from zoo.metrics import answers, classes, numbers, overlap, ranks
+from zoo.metrics.classes import count_confusion, tabulate_classes
 from zoo.metrics.intervals import Comparison, Interval, bootstrap, bootstrap_all, compare
 from zoo.metrics.metric import Additive, Metric, Records
 from zoo.registry import Registry
@@ -24,7 +25,9 @@ __all__ = [
     "bootstrap",
     "bootstrap_all",
     "compare",
+    "count_confusion",
     "find_metrics",
+    "tabulate_classes",
 ]
 
 METRICS = Registry("metric")
