@@ -133,6 +133,9 @@ def test_tokens_count_where_they_have_a_label():
     label[3] = -1  # a row without any
     records = {"token_logits": rng.normal(size=(12, 7, 3)), "token_label": label}
     counted = label >= 0
+    losses = rng.random((12, 7)) * counted
+    records["loss"] = losses.sum(1) / np.maximum(counted.sum(1), 1)
+    assert only("loss", records).value(records) == pytest.approx(losses.sum() / counted.sum())
     flat = {"logits": records["token_logits"][counted], "label": label[counted]}
     for w in draw_weights(7, 12):
         flat_w = np.broadcast_to(w[:, None], label.shape)[counted]
