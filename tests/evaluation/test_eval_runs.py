@@ -1,4 +1,4 @@
-"""`zoo eval` on runs: the numbers of training, of scikit-learn, and of every batch size and order."""
+"""`zoo eval` on runs: the numbers of training, of scikit-learn, of every batch size and order."""
 
 from __future__ import annotations
 

@@ -63,9 +63,7 @@ def evaluate(argv: Sequence[str]) -> int:
     found = evaluate_source(words[0], **options)
     write_json(out, found.to_dict())
     if given["confusion"] is not None:
-        from zoo.evaluation.confusion import draw_confusion
-
-        draw_confusion(found.records, found.classes, given["confusion"])
+        draw(found, given["confusion"])
     if "json" in flags:
         print_json(found.to_dict())
         return DONE
@@ -73,6 +71,19 @@ def evaluate(argv: Sequence[str]) -> int:
         print(line)
     print(f"\n{out}")
     return DONE
+
+
+def draw(found: Any, file: str) -> None:
+    """The confusion matrix as a picture. Raises UserError where there are no classes, and where it
+    cannot be written."""
+    from zoo.evaluation.confusion import draw_confusion
+
+    if found.confusion is None:
+        raise UserError(f"--confusion: {found.source} gives no classes")
+    try:
+        draw_confusion(found.confusion, found.classes, file)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
 
 
 def split_list(name: str, text: str) -> list[str]:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from zoo.config import UserError
@@ -47,8 +49,7 @@ def evaluate(
 
     Args:
       source: what `zoo.load_pretrained` takes, or what it returned.
-      data: a source as in `data.source`, `(inputs, labels)`, or a `Dataset`; of a run by default
-        its own.
+      data: as `data.source`, `(inputs, labels)`, or a `Dataset`; of a run by default its own.
       split: 'test', 'train[:100]', ...; by default the first of 'test', 'val', 'train' there is.
       columns: of a table, our field -> its column, as `data.columns`; by default a run's own.
       task: of a published model whose head does not tell it.
@@ -76,14 +77,36 @@ def evaluate(
     keep = [name for name in by if name not in MADE]
     examples = open_examples(subject, data, split, columns, keep, length)
     outputs = run_subject(subject, examples, batch_size)
-    chosen = choose_metrics(subject, outputs, metrics)
-    compared, notes = None, examples.notes
-    if other is not None:
-        beside = open_examples(other, examples.data, None, length=length)
-        found = other, beside, run_subject(other, beside, batch_size)
-        notes = (*notes, *(f"{other.name}: {note}" for note in beside.notes))
-        compared = compare_outputs(chosen, (subject, examples, outputs), found, samples)
-    settings = {"metrics": metrics, "by": by, "columns": columns, "batch_size": batch_size}
+    settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples)
+    found = describe(subject, examples, outputs, settings)
+    if other is None:
+        return found
+    beside = open_examples(other, examples.data, None, length=length)
+    theirs = other, beside, run_subject(other, beside, batch_size)
+    compared = compare_outputs(found.measured, (subject, examples, outputs), theirs, samples)
+    notes = (*found.notes, *(f"{other.name}: {note}" for note in beside.notes))
+    return dataclasses.replace(found, against=compared, notes=notes)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of an evaluation that decide its numbers."""
+
+    metrics: Sequence[str] | None
+    by: tuple[str, ...]
+    worst: int
+    columns: Mapping[str, Any] | None
+    batch_size: int | None
+    length: int | None
+    samples: int
+
+
+def describe(
+    subject: Subject, examples: Examples, outputs: Outputs, settings: Settings
+) -> Evaluation:
+    """All that is said of one model's outputs."""
+    chosen = choose_metrics(subject, outputs, settings.metrics)
+    slices = make_slices(examples, outputs, chosen, settings.by, settings.samples)
     return Evaluation(
         source=subject.name,
         task=subject.task.name,
@@ -91,15 +114,14 @@ def evaluate(
         split=examples.split,
         fingerprint=examples.dataset.fingerprint,
         num_examples=outputs.num_examples,
-        metrics=measure(outputs, chosen, metrics, samples),
+        metrics=measure(outputs, chosen, settings.metrics, settings.samples),
         records=outputs.records,
         rows=outputs.rows,
         classes=examples.classes,
-        slices=make_slices(examples, outputs, chosen, by, samples),
-        worst=find_largest(subject, examples, outputs, worst) if worst else (),
-        against=compared,
-        notes=(*notes, *tell_rows(examples, outputs)),
-        settings={**settings, "length": length, "samples": samples},
+        slices=slices,
+        worst=find_largest(subject, examples, outputs, settings.worst),
+        notes=(*examples.notes, *tell_rows(examples, outputs)),
+        settings=dataclasses.asdict(settings),
         measured=tuple(chosen),
     )
 

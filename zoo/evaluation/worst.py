@@ -38,6 +38,8 @@ def find_largest(
 ) -> tuple[Example, ...]:
     """The `count` examples of the largest loss, the largest first; of a text by the token."""
     records = outputs.records
+    if not count or "loss" not in records:
+        return ()
     losses = np.asarray(records["loss"], np.float64)
     if "num_tokens" in records:
         losses = losses / np.maximum(records["num_tokens"], 1)

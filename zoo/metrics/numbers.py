@@ -24,6 +24,14 @@ class Ratio(Additive):
         return divide(sums[..., 0], sums[..., 1])
 
 
+class TokenLoss(Ratio):
+    """The mean over labelled tokens of a `loss` `[n]` that is a row's mean over its own."""
+
+    def statistics(self, records: Records) -> np.ndarray:
+        count = (np.asarray(records["token_label"]) >= 0).sum(axis=1).astype(np.float64)
+        return np.stack([np.asarray(records["loss"], np.float64) * count, count], axis=1)
+
+
 class Perplexity(Ratio):
     """`exp` of the loss in nats a token; a loss over 700 counts as 700 (float64 ends at 709)."""
 
@@ -39,9 +47,12 @@ class BitsPerByte(Ratio):
 
 
 def make_loss() -> tuple[Ratio, ...]:
-    """The mean loss: of tokens where `loss` is the sum of a row's `num_tokens`, else of rows."""
+    """The mean loss: of tokens where `loss` is the sum of a row's `num_tokens`, or the mean of its
+    labelled ones, else of rows.
+    """
     return (
         Ratio("loss", ("loss", "num_tokens"), higher_is_better=False),
+        TokenLoss("loss", ("loss", "token_label"), higher_is_better=False),
         Ratio("loss", ("loss",), higher_is_better=False),
     )
 
@@ -63,7 +74,7 @@ class Errors(Additive):
     power: int = 2
 
     def statistics(self, records: Records) -> np.ndarray:
-        prediction, target = _read_targets(records)
+        prediction, target = read_targets(records)
         errors = np.abs(prediction - target) ** self.power
         return np.stack([errors.mean(axis=1), np.ones(len(errors))], axis=1)
 
@@ -82,13 +93,13 @@ class Moments(Additive):
     needs: tuple[str, ...] = ("prediction", "target")
 
     def prepare(self, records: Records) -> Weigh:
-        prediction, target = _read_targets(records)
+        prediction, target = read_targets(records)
         centre = target.mean(axis=0) if len(target) else 0.0
         return super().prepare({"prediction": prediction - centre, "target": target - centre})
 
     def statistics(self, records: Records) -> np.ndarray:
         """Of each target the number of rows, p, t, p², t², pt and (p - t)²."""
-        p, t = _read_targets(records)
+        p, t = read_targets(records)
         return np.concatenate([np.ones_like(p), p, t, p * p, t * t, p * t, (p - t) ** 2], axis=1)
 
     def finish(self, sums: np.ndarray) -> np.ndarray:
@@ -145,7 +156,9 @@ def _spread(count: np.ndarray, x: np.ndarray, xx: np.ndarray) -> np.ndarray:
     return np.where(spread <= 1e-13 * xx, 0.0, spread)
 
 
-def _read_targets(records: Records) -> tuple[np.ndarray, np.ndarray]:
+def read_targets(records: Records) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets `[n, k]`, float64."""
+
     def read(field: Any) -> np.ndarray:
         return np.asarray(field, np.float64).reshape(len(field), -1)
 
