@@ -14,13 +14,16 @@ from zoo.data import AtLength, Dataset, Op, Source, SubsetSource, from_arrays, r
 from zoo.data.sources import WITH_COLUMNS, open_raw, read_labels
 from zoo.data.splits import NoSplit, parse_split, select_slices
 from zoo.data.text import encode_text, find_text
+from zoo.data.token_annotations import TokenChoices, TokenSpans, TokenTags
 from zoo.data.token_sources import TokenRows, TokenWindows
 from zoo.evaluation.classes import align_classes, count_classes
 from zoo.evaluation.pictures import adapt_ops, process_ops
 from zoo.evaluation.subject import Subject
+from zoo.tasks import TASKS
 from zoo.use.texts import make_buckets
 
 USUAL = ("test", "val", "train")
+LABELS = ("token_label", "label")  # fields of classes
 MADE = ("length", "label")  # what slices are made by without a column
 TABLES = tuple(kind for kind in WITH_COLUMNS if kind != "tfds")  # they keep columns
 
@@ -48,6 +51,11 @@ class Examples:
     def raw(self) -> Source:
         """The examples as the data has them."""
         return self.data.splits["train"]
+
+    def raw_row(self, row: int) -> int:
+        """The example of the data that a row is of: a long context has several."""
+        owners = getattr(find_rows(self.source), "owners", None)
+        return row if owners is None else int(owners[row])
 
     @property
     def is_corpus(self) -> bool:
@@ -110,8 +118,9 @@ class Renamed:
     def take(self, indices: np.ndarray, length: int | None = None) -> dict[str, Any]:
         more = () if length is None else (length,)
         found = self.source.take(indices, *more)
-        label = np.asarray(found["label"])
-        return {**found, "label": np.where(label < 0, label, self.places[label]).astype(np.int32)}
+        name = next(name for name in LABELS if name in found)
+        label = np.asarray(found[name])
+        return {**found, name: np.where(label < 0, label, self.places[label]).astype(np.int32)}
 
 
 @dataclass(frozen=True)
@@ -151,24 +160,49 @@ def open_examples(
     dataset, source, classes, notes = opened.dataset, opened.source, subject.classes, opened.notes
     check_labels(subject, dataset)
     if classes and dataset.num_classes:
-        counts = count_classes(np.asarray(read_labels(source)), dataset.num_classes or 0)
+        counts = count_classes(read_classes(source), dataset.num_classes)
         names = dataset.class_names or ("",) * len(counts)
         where = f"{dataset.name}, split {opened.split!r},"
         found = align_classes(classes, names, counts, subject.name, where, subject.named)
         classes, notes = found.names, (*notes, *found.notes)
         if not np.array_equal(found.places, np.arange(len(found.places))):
             source = Renamed(source, found.places)
-    rows = source.source if isinstance(source, Renamed) else source
-    if subject.recipe is None and isinstance(rows, TokenRows):
-        sizes = np.diff(rows.tokens.offsets)
+    sizes = find_sizes(find_rows(source))
+    if subject.recipe is None and sizes is not None:
         source = Padded(source, sizes, make_buckets(int(sizes.max())))
     return dataclasses.replace(opened, source=source, classes=classes, notes=notes)
+
+
+def read_classes(source: Source) -> np.ndarray:
+    """The classes of all examples, or of their tokens."""
+    found = read_labels(source)
+    if found is None:
+        found = source.take(np.arange(len(source)))["token_label"]
+    return np.asarray(found)
+
+
+def find_rows(source: Any) -> Any:
+    """What makes the rows, below the wrappers here."""
+    if isinstance(source, Padded):
+        source = source.rows
+    return source.source if isinstance(source, Renamed) else source
+
+
+def find_sizes(rows: Any) -> np.ndarray | None:
+    """How many tokens each row has, None of what is not padded to a length."""
+    lines = {TokenRows: 1, TokenTags: 2, TokenSpans: 3}.get(type(rows))
+    if lines is not None:
+        return np.diff(rows.tokens.offsets) // lines
+    if isinstance(rows, TokenChoices):
+        return np.diff(rows.rows.tokens.offsets).reshape(-1, rows.num_choices).max(axis=1)
+    return None
 
 
 def check_labels(subject: Subject, dataset: Dataset) -> None:
     """Raises UserError where the labels are not there, or of another kind than the task's."""
     task, name = subject.task.name, dataset.name
     if task not in ("classification", "regression"):
+        TASKS.get(task).num_outputs(dataset)  # type: ignore[attr-defined]
         return
     shape, field = dataset.shapes.get("label"), "label" if task == "classification" else "value"
     if shape is None:
@@ -369,7 +403,8 @@ def make_tokens(
 
 
 def _tell_cut(source: Any, length: int) -> tuple[str, ...]:
-    if not isinstance(source, TokenRows):
+    sizes = find_sizes(source)
+    if sizes is None:
         return ()
-    full = int((np.diff(source.tokens.offsets) >= length).sum())
+    full = int((sizes >= length).sum())
     return (f"{full:,} texts fill all {length:,} tokens: longer ones are cut",) if full else ()
