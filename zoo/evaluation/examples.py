@@ -11,19 +11,25 @@ import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
 from zoo.data import AtLength, Dataset, Op, Source, SubsetSource, from_arrays, read_eval
-from zoo.data.sources import WITH_COLUMNS, open_raw, read_labels
+from zoo.data.sources import WITH_COLUMNS, open_raw
 from zoo.data.splits import NoSplit, parse_split, select_slices
 from zoo.data.text import encode_text, find_text
-from zoo.data.token_annotations import TokenChoices, TokenSpans, TokenTags
-from zoo.data.token_sources import TokenRows, TokenWindows
+from zoo.data.token_sources import TokenWindows
 from zoo.evaluation.classes import align_classes, count_classes
 from zoo.evaluation.pictures import adapt_ops, process_ops
+from zoo.evaluation.rows import (
+    Padded,
+    Renamed,
+    TextAlone,
+    find_rows,
+    find_sizes,
+    read_classes,
+)
 from zoo.evaluation.subject import Subject
 from zoo.tasks import TASKS
 from zoo.use.texts import make_buckets
 
 USUAL = ("test", "val", "train")
-LABELS = ("token_label", "label")  # fields of classes
 MADE = ("length", "label")  # what slices are made by without a column
 TABLES = tuple(kind for kind in WITH_COLUMNS if kind != "tfds")  # they keep columns
 
@@ -90,52 +96,6 @@ class Examples:
                 yield places, SubsetSource(AtLength(self.source, length), places)
 
 
-@dataclass(frozen=True)
-class Padded:
-    """Rows of tokens that may be read at any of the lengths `buckets`; `sizes` are theirs."""
-
-    rows: Any
-    sizes: np.ndarray
-    buckets: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def take(self, indices: np.ndarray, length: int | None = None) -> dict[str, Any]:
-        return self.rows.take(indices, length)
-
-
-@dataclass(frozen=True)
-class Renamed:
-    """Examples whose labels are the model's classes."""
-
-    source: Any
-    places: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def take(self, indices: np.ndarray, length: int | None = None) -> dict[str, Any]:
-        more = () if length is None else (length,)
-        found = self.source.take(indices, *more)
-        name = next(name for name in LABELS if name in found)
-        label = np.asarray(found[name])
-        return {**found, name: np.where(label < 0, label, self.places[label]).astype(np.int32)}
-
-
-@dataclass(frozen=True)
-class TextAlone:
-    """A table of labelled texts, for a model that takes no labels."""
-
-    source: Source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def take(self, indices: np.ndarray) -> dict[str, Any]:
-        return {"text": self.source.take(indices)["text"]}
-
-
 def open_examples(
     subject: Subject,
     data: Any = None,
@@ -171,31 +131,6 @@ def open_examples(
     if subject.recipe is None and sizes is not None:
         source = Padded(source, sizes, make_buckets(int(sizes.max())))
     return dataclasses.replace(opened, source=source, classes=classes, notes=notes)
-
-
-def read_classes(source: Source) -> np.ndarray:
-    """The classes of all examples, or of their tokens."""
-    found = read_labels(source)
-    if found is None:
-        found = source.take(np.arange(len(source)))["token_label"]
-    return np.asarray(found)
-
-
-def find_rows(source: Any) -> Any:
-    """What makes the rows, below the wrappers here."""
-    if isinstance(source, Padded):
-        source = source.rows
-    return source.source if isinstance(source, Renamed) else source
-
-
-def find_sizes(rows: Any) -> np.ndarray | None:
-    """How many tokens each row has, None of what is not padded to a length."""
-    lines = {TokenRows: 1, TokenTags: 2, TokenSpans: 3}.get(type(rows))
-    if lines is not None:
-        return np.diff(rows.tokens.offsets) // lines
-    if isinstance(rows, TokenChoices):
-        return np.diff(rows.rows.tokens.offsets).reshape(-1, rows.num_choices).max(axis=1)
-    return None
 
 
 def check_labels(subject: Subject, dataset: Dataset) -> None:
