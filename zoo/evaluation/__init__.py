@@ -21,7 +21,7 @@ from zoo.evaluation.result import Evaluation
 from zoo.evaluation.slices import Slice, make_slices
 from zoo.evaluation.subject import Subject, open_subject
 from zoo.evaluation.worst import Example, find_largest
-from zoo.metrics import Interval, Metric, bootstrap_all, find_metrics
+from zoo.metrics import METRICS, Interval, Metric, bootstrap_all, find_metrics
 
 __all__ = ["Against", "Evaluation", "Example", "Slice", "evaluate"]
 
@@ -70,6 +70,8 @@ def evaluate(
     by = [by] if isinstance(by, str) else list(by)
     if samples < 1 or worst < 0:
         raise UserError(f"samples={samples} must be at least 1, worst={worst} at least 0")
+    for name in metrics or ():
+        METRICS.get(name)  # an unknown one is an error before anything is read
     subject = open_subject(source, task, tokenizer, labels)
     other = None if against is None else open_subject(against, task)
     if other is not None and subject.task.name == "causal_lm" and length is None:
