@@ -71,6 +71,17 @@ def is_stacked(path: str) -> bool:
     )
 
 
+def unstacked_paths(path: str, depth: int) -> tuple[str, ...]:
+    """The canonical paths that a path of the model's own stands for: `depth` of them where it is of
+    a stack of layers, otherwise itself."""
+    parts = path.split("/")
+    for i, (part, following) in enumerate(itertools.pairwise(parts), 1):
+        if part == STACK and not following.isdigit():
+            names = ([*parts[:i], layer_name(n), *parts[i:]] for n in range(depth))
+            return tuple("/".join(name) for name in names)
+    return (path,)
+
+
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
     """blocks/00/..., blocks/01/... -> blocks/... with a leading layer axis, at any depth."""
     out = {}
