@@ -71,15 +71,23 @@ def is_stacked(path: str) -> bool:
     )
 
 
-def unstacked_paths(path: str, depth: int) -> tuple[str, ...]:
-    """The canonical paths that a path of the model's own stands for: `depth` of them where it is of
-    a stack of layers, otherwise itself."""
-    parts = path.split("/")
-    for i, (part, following) in enumerate(itertools.pairwise(parts), 1):
-        if part == STACK and not following.isdigit():
-            names = ([*parts[:i], layer_name(n), *parts[i:]] for n in range(depth))
-            return tuple("/".join(name) for name in names)
-    return (path,)
+def canonical_paths(params: Any) -> dict[str, tuple[str, ...]]:
+    """Path of each leaf of arrays or shapes -> its canonical paths: its own, or one a layer."""
+    out: dict[str, tuple[str, ...]] = {}
+    for path, leaf in named_leaves(params).items():
+        if not is_stacked(path):
+            out[path] = (path,)
+            continue
+        parts = path.split("/")
+        at = next(
+            i
+            for i, (part, following) in enumerate(itertools.pairwise(parts), start=1)
+            if part == STACK and not following.isdigit()
+        )
+        out[path] = tuple(
+            "/".join([*parts[:at], layer_name(i), *parts[at:]]) for i in range(leaf.shape[0])
+        )
+    return out
 
 
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.models.layers import drop
-from zoo.tree import unstacked_paths
+from zoo.tree import canonical_paths
 
 LEAVES = ("lora_a", "lora_b")
 # Uniform within 1 / sqrt(in): what peft begins with, too.
@@ -107,11 +107,11 @@ def _is_call(context: Any) -> bool:
 def dense_paths(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """The dense layers of a model: path in the model -> canonical paths, several where the layers
     of a stack are scanned."""
-    found: dict[str, int] = {}
+    found: dict[str, None] = {}
 
     def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if _is_call(context):
-            found["/".join(context.module.path)] = 0
+            found["/".join(context.module.path)] = None
         return run(*args, **kwargs)
 
     def init() -> Any:
@@ -119,15 +119,9 @@ def dense_paths(model: nn.Module) -> dict[str, tuple[str, ...]]:
         with nn.intercept_methods(interceptor):
             return model.init(jax.random.key(0), *inputs)["params"]
 
-    shapes = jax.eval_shape(init)
-
-    def depth(path: str) -> int:
-        node = shapes
-        for name in path.split("/"):
-            node = node[name]
-        return node["kernel"].shape[0]
-
-    return {path: unstacked_paths(path, depth(path)) for path in found}
+    canonical = canonical_paths(jax.eval_shape(init))
+    end = "/kernel"
+    return {path: tuple(name.removesuffix(end) for name in canonical[path + end]) for path in found}
 
 
 @functools.lru_cache(maxsize=4)
