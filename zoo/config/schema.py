@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,7 +42,9 @@ def _key(default: Any, meaning: str, *, decides: bool = True) -> Any:
 class ModelConfig:
     """Which model: a name of `zoo.list_models()`, or `my_module:MyModel`."""
 
-    name: str = _key("mlp", "name of a model, or 'module:Class' of your own")
+    name: str = _key(
+        "mlp", "name of a model, 'pretrained' (that of init_from), or 'module:Class' of your own"
+    )
     arguments: dict[str, Any] = _key({}, "fields of the model that differ from its table row")
     scan_layers: bool = _key(False, "one compiled block scanned over stacked layers")
     remat: Literal["none", "full", "dots"] = _key(
@@ -92,7 +95,8 @@ class DataConfig:
     tokenizer: str = _key(
         "bytes",
         "of text: bytes, chars, gpt2, learned: bpe:N, wordpiece:N, unigram:N, or a file: "
-        "tokenizer.json, vocab.txt, a SentencePiece .model, or a folder with one",
+        "tokenizer.json, vocab.txt, a SentencePiece .model, or a folder with one; init_from: the "
+        "one beside the weights",
     )
     length: int = _key(256, "tokens of text an example")
     stride: int | None = _key(
@@ -213,7 +217,12 @@ class Config:
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
-    init_from: str | None = _key(None, "workdir of a run whose parameters this one starts from")
+    init_from: str | None = _key(
+        None,
+        "where the parameters begin: a run's workdir, a folder or file of published weights, "
+        "package:NAME, or OWNER/NAME on the hub",
+    )
+    init_pattern: str = _key("", "regex of the parameter paths that init_from gives (default: all)")
     seed: int = _key(0, "seed of parameters, dropout, order and augmentation")
 
 
@@ -221,6 +230,7 @@ def check_config(config: Config) -> Config:
     """Returns the config, or raises UserError on a value or combination that cannot be."""
     c = config
     _require_positive(config)
+    _check_start(config)
     batch, parts = c.train.batch_size, c.optim.num_microbatches
     if batch % parts:
         raise UserError(
@@ -275,6 +285,23 @@ def check_config(config: Config) -> Config:
     return config
 
 
+def _check_start(config: Config) -> None:
+    pattern = config.init_pattern
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"init_pattern={pattern!r} is no regex: {error}") from None
+    if config.init_from is not None:
+        return
+    if pattern:
+        raise UserError(f"init_pattern={pattern!r} needs init_from: the source it takes a part of")
+    if config.model.name == "pretrained":
+        raise UserError("model.name='pretrained' needs init_from: the weights it is the model of")
+    twin = config.data.source.startswith("synthetic:")
+    if config.data.tokenizer == "init_from" and not twin:
+        raise UserError("data.tokenizer='init_from' needs init_from: the weights it lies beside")
+
+
 def _check_buckets(config: Config) -> None:
     buckets, length = config.data.buckets, config.data.length
     if not buckets:
@@ -316,13 +343,18 @@ def shorten(buckets: tuple[int, ...], length: int) -> tuple[int, ...]:
 
 
 def quick(config: Config) -> Config:
-    """Returns the recipe as a few steps on the synthetic twin of its data: a first look, or CI."""
+    """Returns the recipe as a few steps on the synthetic twin of its data: a first look, or CI.
+
+    A named model begins at random, without the weights of `init_from`.
+    """
 
     def twin(source: str) -> str:
         return source if source.startswith("synthetic:") else f"synthetic:{source}"
 
     source, mixture = config.data.source, config.data.mixture
     replace = dataclasses.replace
+    if config.model.name != "pretrained":
+        config = replace(config, init_from=None, init_pattern="")
     return replace(
         config,
         data=replace(

@@ -220,15 +220,16 @@ def _identify(value: Any) -> bytes:
     return f"{array.dtype}:{array.shape}:".encode() + array.tobytes()
 
 
-def open_dataset(config: DataConfig) -> Dataset:
+def open_dataset(config: DataConfig, tokenizer: Any = None) -> Dataset:
     """Opens `data.source` (or `data.mixture`), text as tokens, with the splits 'train' and, where
-    they are there or asked for, 'val' and 'test'.
+    they are there or asked for, 'val' and 'test'. A `tokenizer` takes the place of the one that
+    `data.tokenizer` names.
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
     from zoo.data.text import encode_text
 
-    dataset = encode_text(open_raw(config), config)
+    dataset = encode_text(open_raw(config), config, tokenizer)
     default = DataConfig()
     for key in ("tokenizer", "stride", "packing", "buckets"):
         if not dataset.tokenizer and getattr(config, key) != getattr(default, key):

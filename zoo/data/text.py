@@ -59,7 +59,7 @@ def learn_tokenizer(datasets: Sequence[Dataset], config: DataConfig) -> Tokenize
     the training texts, 'chars' from all. A synthetic twin needs no files: one that is read from
     files becomes that of bytes."""
     if config.source.startswith("synthetic:") and (
-        config.tokenizer == "gpt2" or is_file(config.tokenizer)
+        config.tokenizer in ("gpt2", "init_from") or is_file(config.tokenizer)
     ):
         config = dataclasses.replace(config, tokenizer="bytes")
     splits = [s for d in datasets for s in (d.splits if config.tokenizer == "chars" else ["train"])]

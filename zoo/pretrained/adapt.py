@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,8 +22,9 @@ from zoo.pretrained.bridge import our_leaves
 from zoo.tree import STACK, named_leaves, unstack_layers
 
 HEADS = ("head", "head_dist", "classifier", "pooler", "pre_logits")
-# Fields that change what equal shapes mean: an equal shape is no proof that a leaf fits.
-FIXED = ("patch_size", "num_heads", "text_num_heads")
+# Fields that change what equal shapes mean (an equal shape is no proof that a leaf fits), and the
+# part of the paths of leaves that they act on.
+FIXED = {"patch_size": "embed", "num_heads": STACK, "text_num_heads": STACK}
 POSSIBLE = (
     "possible are another image_size of whole patches (learned positions are resized), num_classes "
     "(the head begins anew), num_positions and vocab_size (what is there is kept)"
@@ -67,7 +68,58 @@ class _Change(NamedTuple):
     fresh: bool = False  # does `make` need the leaf as `after` initialises it?
 
 
+def _begin(old: Any, fresh: Any, key: Any) -> Any:
+    return fresh
+
+
 KEEP = _Change("", lambda old, fresh, key: old)
+LEAVE = _Change("", _begin, fresh=True)  # a leaf that was not to be taken
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How parameters of `before` become those of `after`; known without reading one of them."""
+
+    before: nn.Module
+    after: nn.Module
+    old: Mapping[str, Shape]  # of `before`, those that are taken
+    changes: Mapping[str, _Change]  # of every path of `after`, and of `old`
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Paths of leaves that stay as they are."""
+        return frozenset(path for path, change in self.changes.items() if change is KEEP)
+
+    @property
+    def fresh(self) -> frozenset[str]:
+        """Paths of leaves of `after` that begin anew, whole."""
+        return frozenset(path for path, change in self.changes.items() if change.make is _begin)
+
+    @property
+    def resized(self) -> frozenset[str]:
+        """Paths of leaves of which a part is kept, or that are made of the old ones."""
+        made = {path for path, change in self.changes.items() if change.make is not None}
+        return frozenset(made - self.kept - self.fresh)
+
+    @property
+    def report(self) -> list[str]:
+        """A line a change; kernel and bias of a head say the same: once is enough."""
+        return list(dict.fromkeys(c.line for c in self.changes.values() if c.line))
+
+    def make_leaves(self, read: Callable[[str], Any], seed: int) -> Iterator[tuple[str, Any]]:
+        """(path, leaf) of each leaf of `after`; `read(path)` gives one of `before`, and is asked
+        for them one at a time."""
+        fresh = _init_leaves(self.after, seed, [p for p, c in self.changes.items() if c.fresh])
+        key = jax.random.key(seed)
+        for path, change in self.changes.items():
+            if change is KEEP:
+                yield path, read(path)
+            elif change.make is not None:
+                leaf = np.asarray(read(path)) if path in self.old else None
+                dtype = np.dtype(np.float32) if leaf is None else leaf.dtype
+                begun = np.asarray(fresh[path]).astype(dtype) if change.fresh else None
+                here = jax.random.fold_in(key, zlib.crc32(path.encode()))
+                yield path, change.make(leaf, begun, here)
 
 
 def adapt_params(
@@ -93,29 +145,28 @@ def adapt_params(
     Raises UserError when the classes differ, when `params` are not of `before`, and on any other
     difference, with all leaves that do not fit.
     """
+    plan = plan_change(before, after)
+    given = named_leaves(params)
+    _check_params(given, plan.old)
+    result = dict(plan.make_leaves(given.__getitem__, seed))
+    return unflatten_dict(result, sep="/"), plan.report
+
+
+def plan_change(
+    before: nn.Module, after: nn.Module, take: Callable[[str], bool] = lambda path: True
+) -> Plan:
+    """What becomes of each parameter of `before`, as `adapt_params` says; where `take(path)` is
+    false a leaf of `before` is passed over and one of `after` begins anew.
+
+    Raises UserError when the classes differ, and with all that does not fit.
+    """
     if type(before) is not type(after):
         raise UserError(
             f"parameters of a {type(before).__name__} cannot be made to fit a "
             f"{type(after).__name__}: only fields may change, not the class"
         )
-    given, old, new = named_leaves(params), _shapes(before), _shapes(after)
-    _check_params(given, old)
-    changes = _plan(old, new, before, after)
-    fresh = _init_leaves(after, seed, [path for path, change in changes.items() if change.fresh])
-    key = jax.random.key(seed)
-    result = {}
-    for path, change in changes.items():
-        if change is KEEP:
-            result[path] = given[path]
-        elif change.make is not None:
-            leaf = np.asarray(given[path]) if path in given else None
-            dtype = np.dtype(np.float32) if leaf is None else leaf.dtype
-            begun = np.asarray(fresh[path]).astype(dtype) if change.fresh else None
-            here = jax.random.fold_in(key, zlib.crc32(path.encode()))
-            result[path] = change.make(leaf, begun, here)
-    # Kernel and bias of a head say the same: once is enough.
-    report = list(dict.fromkeys(change.line for change in changes.values() if change.line))
-    return unflatten_dict(result, sep="/"), report
+    old = {path: shape for path, shape in _shapes(before).items() if take(path)}
+    return Plan(before, after, old, _plan(old, _shapes(after), before, after, take))
 
 
 def resize_grid(grid: Any, rows: int, columns: int) -> np.ndarray:
@@ -149,18 +200,26 @@ def _check_params(given: Mapping[str, Any], old: Mapping[str, Shape]) -> None:
 
 
 def _plan(
-    old: Mapping[str, Shape], new: Mapping[str, Shape], before: nn.Module, after: nn.Module
+    old: Mapping[str, Shape],
+    new: Mapping[str, Shape],
+    before: nn.Module,
+    after: nn.Module,
+    take: Callable[[str], bool],
 ) -> dict[str, _Change]:
     """Path -> change. Raises UserError with all that does not fit."""
     shared = frozenset(_first(path) for path in old) & {_first(path) for path in new}
     misfits = [
         f"{field}: {getattr(before, field)} -> {getattr(after, field)}, must stay"
-        for field in FIXED
+        for field, part in FIXED.items()
+        if any(part in path for path in old)
         # A patch may be 4 or (4, 4).
-        if np.any(np.asarray(getattr(before, field, 0)) != np.asarray(getattr(after, field, 0)))
+        and np.any(np.asarray(getattr(before, field, 0)) != np.asarray(getattr(after, field, 0)))
     ]
     changes = {}
     for path in {**old, **new}:
+        if not take(path):
+            changes[path] = LEAVE
+            continue
         leaf = _Leaf(path, old.get(path), new.get(path), before, after, shared)
         change = next((c for c in (rule(leaf) for rule in RULES) if c is not None), None)
         if change is None:
@@ -255,7 +314,7 @@ def _renew_head(leaf: _Leaf) -> _Change | None:
         line = f"{head}: {leaf.old[-1]} -> {leaf.new[-1]} classes, initialised anew"
     else:
         return None
-    return _Change(line, lambda old, fresh, key: fresh, fresh=True)
+    return _Change(line, _begin, fresh=True)
 
 
 # The grid before equal shapes, the vocabulary before the head: a text head may be both.

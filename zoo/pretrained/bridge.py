@@ -195,6 +195,12 @@ class AsOurs(Tensors):
         )
         return ours
 
+    def origins(self, name: str) -> tuple[str, ...]:
+        """Their keys that hold a leaf of ours."""
+        self.entry(name)
+        pieces = self._stacks.get(name, [self._parts[name][0]])
+        return tuple(piece.theirs for piece in pieces)
+
     def _read_stack(self, name: str) -> np.ndarray:
         """Ours whole, and one of theirs at a time."""
         ours = np.empty(self.shape(name), self.dtype(name))

@@ -157,7 +157,7 @@ def _try_family(family: Family, model: Any) -> tuple[dict[str, Any], list[str]]:
     except UserError as error:  # a value that this family does not take
         return config, [str(error).removeprefix(f"{family.name}: ")]
     again = family.model_class(**fields)
-    wanted, got = _meaning(model), _meaning(again)
+    wanted, got = find_meaning(model), find_meaning(again)
     return config, [f"{k}={wanted[k]!r}" for k in wanted if wanted[k] != got[k]]
 
 
@@ -165,7 +165,7 @@ def _has(model: Any, field: str) -> bool:
     return bool(getattr(model, field, False))
 
 
-def _meaning(model: Any) -> dict[str, Any]:
+def find_meaning(model: Any) -> dict[str, Any]:
     """The fields that say what a model computes, None replaced by what it stands for."""
     values = {
         name: getattr(model, name)

@@ -131,8 +131,9 @@ def load_pretrained(
     Args:
       source: a Hugging Face folder (safetensors, sharded, or a torch .bin, read without torch and
         without running code), timm's safetensors, an AugReg or big_vision .npz, a folder in our own
-        layout, a run's workdir, or OWNER/NAME on the hub where no such path exists. An adapter in
-        peft's layout is merged into its base, a run with LoRA into its model.
+        layout, a run's workdir, `package:NAME` (weights that an installed package holds), or
+        OWNER/NAME on the hub where no such path exists. An adapter in peft's layout is merged into
+        its base, a run with LoRA into its model.
       head: 'lm', 'masked_lm', 'replaced_token', 'sequence', 'token', 'span', 'multiple_choice',
         'classification' or 'none'; by default the one the source was saved with. A new head begins
         at random, from `seed`.
@@ -149,7 +150,7 @@ def load_pretrained(
     kind = _check_dtype(dtype)
     opened = open_pretrained(source, head, base)
     folder, before = opened.source.folder, opened.model
-    after = _change(before, head, changes)
+    after = change_model(before, head, changes)
     processor, untold = find_processor(opened.source, after)
     tokenizer, told = find_tokenizer(folder, opened.source.config) if folder else (None, ())
     told = (*untold, *told)
@@ -180,6 +181,8 @@ def open_pretrained(source: Any, head: str | None = None, base: Any = None) -> O
         return _open_adapter(found, head, base)
     if base is not None:
         raise UserError(f"{found.place} is no adapter: it has no base")
+    if found.layout == "zoo" and not found.config:
+        raise UserError(f"{found.place}: {MODEL_FILE} is missing; a run writes it when it starts")
     if found.layout == "zoo":
         model = model_of(found.config, f"{found.place}/{MODEL_FILE}")
         check_ours(found.tensors, model)
@@ -227,12 +230,12 @@ def _open_adapter(found: Source, head: str | None, base: Any) -> Opened:
         hint = "" if base is not None else " (another place of it: base=SOURCE)"
         raise UserError(f"{found.place}: its base: {error}{hint}") from None
     check_hash(found.tensors, opened.source)
-    model = _change(opened.model, config.head, {})
+    model = change_model(opened.model, config.head, {})
     family = family_for(opened.source, model)
     pieces = find_pieces(family, model)
     classes = getattr(model, "num_classes", 0)
     if (count := count_classes(found.tensors, pieces, classes)) != classes:
-        model = _change(model, None, {"num_classes": count})
+        model = change_model(model, None, {"num_classes": count})
         pieces = find_pieces(family, model)
     wanted, whole = our_leaves(model), read_whole(config, found.tensors, pieces, model)
     merged = Merged(
@@ -287,8 +290,11 @@ def _check_dtype(dtype: Any) -> Any:
     raise UserError(f"dtype={dtype!r} is none of float32, bfloat16, float16, float64")
 
 
-def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
-    """The model asked for: another head, other fields."""
+def change_model(
+    model: Any, head: str | None, changes: dict[str, Any], place: str = "load_pretrained"
+) -> Any:
+    """The model asked for: another head, other fields. Raises UserError, that names `place`, on a
+    head or a field that there is not."""
     if head is not None and head != head_of(model):
         if hasattr(model, "head"):
             changes = {"head": head, **changes}
@@ -306,7 +312,7 @@ def _change(model: Any, head: str | None, changes: dict[str, Any]) -> Any:
         return model
     kept = {name: getattr(model, name) for name in model.__dataclass_fields__}
     kept = {k: v for k, v in kept.items() if k not in ("parent", "name")}
-    return make_model(type(model), {**kept, **changes}, place="load_pretrained")
+    return make_model(type(model), {**kept, **changes}, place=place)
 
 
 def find_processor(source: Source, model: Any) -> tuple[Processor | None, tuple[str, ...]]:

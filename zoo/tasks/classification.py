@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.config import UserError
-from zoo.tasks.supervised import argument, get_inputs, init_model, run_model
+from zoo.tasks.supervised import apply_model, argument, find_input, init_model
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Classification:
     is that of Yun et al. 2019: a rectangle of the other image is pasted instead, and the targets
     share by its area. With both, each (micro)batch takes one of them, with probability one half.
     """
+
+    head: ClassVar[str] = "sequence"  # of models that have several
 
     model: nn.Module
     num_classes: int
@@ -47,6 +49,8 @@ class Classification:
         for name in ("mixup", "cutmix"):
             if arguments.get(name, 0.0) < 0:
                 raise UserError(f"task.arguments.{name}={arguments[name]} must be at least 0")
+        if arguments.get("mixup") and "tokens" in info.shapes:
+            raise UserError(f"task.arguments.mixup mixes numbers, {info.name} is text")
         return cls(model, cls.num_outputs(info), **arguments)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
@@ -56,15 +60,17 @@ class Classification:
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Summed cross-entropy; smoothing, mixup and cutmix only with a key."""
-        inputs, mask = get_inputs(batch), batch["mask"].astype(jnp.float32)
+        mask = batch["mask"].astype(jnp.float32)
         targets = jax.nn.one_hot(batch["label"], self.num_classes)
         if key is not None:
             targets = optax.smooth_labels(targets, self.label_smoothing)
             if self.mixup or self.cutmix:
                 key, mix_key = jax.random.split(key)
-                share = self.draw_share(mix_key, inputs.shape[1:])
-                inputs, targets = mix(share, inputs, targets, mask)
-        logits = run_model(self.model, params, inputs, key)
+                name = find_input(batch)
+                share = self.draw_share(mix_key, batch[name].shape[1:])
+                inputs, targets = mix(share, batch[name], targets, mask)
+                batch = {**batch, name: inputs}
+        logits, _ = apply_model(self.model, params, batch, key)
         losses = optax.softmax_cross_entropy(logits, targets) * mask
         correct = (logits.argmax(-1) == batch["label"]) * mask
         loss_sum = losses.sum()
@@ -87,7 +93,7 @@ class Classification:
 
     def predict(self, params: Any, batch: dict[str, Any]) -> jax.Array:
         """Probabilities `[b, c]`."""
-        return jax.nn.softmax(run_model(self.model, params, get_inputs(batch), None))
+        return jax.nn.softmax(apply_model(self.model, params, batch, None)[0])
 
 
 def draw_window(key: jax.Array, alpha: float, height: int, width: int) -> jax.Array:

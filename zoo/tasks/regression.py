@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from zoo.config import UserError
-from zoo.tasks.supervised import argument, get_inputs, init_model, run_model
+from zoo.tasks.supervised import apply_model, argument, init_model
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Regression:
     The model learns targets of mean 0 and deviation 1 (of the training set); `loss` is in these
     units, `mse`, `mae`, `r2` (mean over the k targets) and predictions are in the data's own.
     """
+
+    head: ClassVar[str] = "sequence"  # of models that have several
 
     model: nn.Module
     mean: tuple[float, ...]
@@ -53,7 +55,7 @@ class Regression:
         """Summed squared error in units of the training deviation, mean over the targets."""
         mask = batch["mask"].astype(jnp.float32)[:, None]
         mean, deviation = jnp.asarray(self.mean), jnp.asarray(self.deviation)
-        outputs = run_model(self.model, params, get_inputs(batch), key)
+        outputs, _ = apply_model(self.model, params, batch, key)
         # Around the training mean: the sums behind R² lose no digits to a large offset.
         targets = batch["label"].astype(jnp.float32).reshape(outputs.shape) - mean
         errors = (outputs * deviation - targets) * mask
@@ -80,5 +82,5 @@ class Regression:
 
     def predict(self, params: Any, batch: dict[str, Any]) -> jax.Array:
         """Values `[b, k]` in the data's own units."""
-        outputs = run_model(self.model, params, get_inputs(batch), None)
+        outputs, _ = apply_model(self.model, params, batch, None)
         return outputs * jnp.asarray(self.deviation) + jnp.asarray(self.mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,20 +18,40 @@ def argument(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"argument": True})
 
 
-def get_inputs(batch: dict[str, Any]) -> Any:
-    """The model's input in a batch: images, or the features of table rows.
+def find_input(batch: Mapping[str, Any]) -> str:
+    """The field of a batch that is the model's input: images, features of table rows, or texts.
 
-    Raises UserError when it has neither.
+    Raises UserError when it has none of them.
     """
-    if "image" not in batch and "features" not in batch:
-        raise UserError(f"the task takes images or features, the data has {', '.join(batch)}")
-    return batch["image"] if "image" in batch else batch["features"]
+    text = ("tokens",) if "token_mask" in batch else ()
+    found = next((name for name in ("image", "features", *text) if name in batch), None)
+    if found is None:
+        raise UserError(
+            f"the task takes images, features or rows of text, the data has {', '.join(batch)}"
+        )
+    return found
 
 
 def init_model(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters of a model that says its own input shapes."""
     inputs = [jnp.zeros(spec.shape, spec.dtype) for spec in model.input_specs()]  # type: ignore[attr-defined]
     return model.init(key, *inputs)["params"]
+
+
+def apply_model(
+    model: nn.Module, params: Any, batch: Mapping[str, Any], key: jax.Array | None
+) -> Any:
+    """(outputs, aux) of any model on a batch; with a key in training mode, dropout on.
+
+    Of texts the model is told which tokens are real and, where it has several sentence types, which
+    of two texts each is of.
+    """
+    more = {}
+    if "token_mask" in batch:
+        more["mask"] = batch["token_mask"]
+        if "types" in batch and getattr(model, "num_types", 0) > 1:
+            more["types"] = batch["types"]
+    return call_model(model, params, batch[find_input(batch)], key, **more)
 
 
 def run_model(model: nn.Module, params: Any, inputs: Any, key: jax.Array | None) -> Any:

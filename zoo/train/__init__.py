@@ -78,30 +78,15 @@ def fit(
 
 def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progress) -> State:
     """The newest checkpoint's state, or a fresh one (from `init_from` where that is set)."""
-    programs, config = parts.programs, parts.config
+    programs = parts.programs
     restored = checkpoints.restore(programs.abstract_state) if checkpoints else None
     if restored is not None:
         progress.tell(f"resuming from step {restored[0]}")
         return restored[1]
     state = programs.init_state()
-    if config.init_from is None:
+    if parts.start is None:
         return state
-    source = epath.Path(config.init_from) / "checkpoints"
-    if not source.exists():
-        raise UserError(f"init_from={config.init_from!r} is no workdir of a run")
-    identity = parts.dataset.tokenizer_hash
-    found = Checkpoints(source, tokenizer=identity).restore_part("params")
-    wanted = named_leaves(state.params)
-    wrong = sorted(set(found) ^ set(wanted)) or [
-        p for p in wanted if found[p].shape != wanted[p].shape or found[p].dtype != wanted[p].dtype
-    ]
-    if wrong:
-        raise UserError(
-            f"init_from={config.init_from!r} is of another model, it differs in {', '.join(wrong)}"
-        )
-    params = jax.tree.unflatten(jax.tree.structure(state.params), [found[p] for p in wanted])
-    progress.tell(f"parameters from {config.init_from}")
-    return programs.replace_params(state, params)
+    return programs.replace_params(state, parts.start.load())
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:
@@ -112,7 +97,8 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         f"{parts.config.model.name}: {count_params(params):,} parameters; "
         f"{parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
-    for note in (*parts.dataset.notes, show_example(parts)):
+    start = () if parts.start is None else parts.start.report
+    for note in (*parts.dataset.notes, show_example(parts), *start):
         progress.tell(note)
     if folder is None or jax.process_index():
         return
@@ -122,6 +108,9 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
     lines = align(rows)
     (folder / "parameters.txt").write_text("\n".join(lines) + f"\ntotal {count_params(params):,}\n")
+    if parts.start is not None:
+        rows = [("path", "from", "what"), *parts.start.rows]
+        (folder / "init_from.txt").write_text("\n".join(align(rows)) + "\n")
 
 
 def show_example(parts: Parts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,23 @@ from zoo.data import (
 )
 from zoo.models import MODELS, create_model, model_fields
 from zoo.models.attention import Attend, choose_attend
-from zoo.models.encoder import Encoder
+from zoo.models.encoder import POOLED
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
+from zoo.pretrained.load import Opened, change_model
 from zoo.tasks import TASKS, make_task
 from zoo.train.compile import Programs
+from zoo.train.start import (
+    FROM_SOURCE,
+    PRETRAINED,
+    Start,
+    make_start,
+    need_own_tokenizer,
+    open_source,
+    takes_embedding,
+)
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,14 @@ class Parts:
     eval_batch_size: int
     schedule: Any
     programs: Programs
+    start: Start | None = None  # of `init_from`
 
 
 def build(config: Config, dataset: Dataset | None = None) -> Parts:
     """Builds all parts, the cheap checks first. Raises UserError on what does not fit together."""
-    TASKS.get(config.task.name)
-    MODELS.get(config.model.name)
+    head = getattr(TASKS.get(config.task.name), "head", None)
+    if config.model.name != PRETRAINED:
+        MODELS.get(config.model.name)
     optimizer = make_optimizer(config.optim, config.train.num_steps)
     check_steps(config.optim, config.train)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
@@ -61,7 +74,10 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     local_rows(micro, num_shares, _batch_key(config))
     rows = local_rows(config.train.batch_size, num_shares, "train.batch_size")
 
-    dataset = open_dataset(config.data) if dataset is None else dataset
+    opened = None if config.init_from is None else open_source(config.init_from, head)
+    if dataset is None:
+        own = opened is not None and config.data.tokenizer == FROM_SOURCE
+        dataset = open_dataset(config.data, need_own_tokenizer(opened) if own else None)
     if config.train.eval_every_steps and "val" not in dataset.splits:
         raise UserError(
             f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
@@ -81,7 +97,9 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     try_images(config, dataset, ops, eval_ops)
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
     _check_hidden_tokens(config, dataset, batch)
-    model = build_model(config, dataset, batch, choose_attend(mesh.devices.flat[0].platform))
+    attend = choose_attend(mesh.devices.flat[0].platform)
+    model = build_model(config, dataset, batch, attend, opened)
+    start = None if opened is None else make_start(config, opened, model, dataset)
     task = make_task(config.task, {"model": model}, dataset)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
     unit = int(np.lcm(num_shares, jax.process_count()))
@@ -97,6 +115,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         eval_batch_size,
         schedule,
         Programs(config, task, optimizer, mesh, batch, shorter),
+        start,
     )
 
 
@@ -175,39 +194,91 @@ def plan_shapes(
 
 
 def build_model(
-    config: Config, dataset: Dataset, batch: dict[str, Any], attend: Attend
+    config: Config,
+    dataset: Dataset,
+    batch: dict[str, Any],
+    attend: Attend,
+    opened: Opened | None = None,
 ) -> nn.Module:
-    """The model of the config; what it leaves open (classes, input shape, vocabulary) the data
-    says, and `attend` is the attention of the platform."""
-    made = MODELS.get(config.model.name)
-    cls = made if isinstance(made, type) else type(made())
-    if cls in (Encoder, Seq2Seq, Transformer):
-        raise UserError(
-            f"model.name={config.model.name!r}: no task trains an {cls.__name__} yet; "
-            "zoo.load_pretrained and model.apply use one"
-        )
+    """The model of the config; what it leaves open (classes, input shape, vocabulary, head) the
+    data and the task say, and `attend` is the attention of the platform.
+
+    `opened` is the source of `init_from`: the model 'pretrained' is its own, with these changes.
+    """
+    name = config.model.name
+    cls = find_class(config, opened)
     fields = model_fields(cls)
     given = dict(config.model.arguments)
-    for name in ("dtype", "param_dtype", "scan_layers", "remat"):
-        value, default = getattr(config.model, name), getattr(type(config.model)(), name)
-        if name in fields:
-            given.setdefault(name, value)
+    for key in ("dtype", "param_dtype", "scan_layers", "remat"):
+        value, default = getattr(config.model, key), getattr(type(config.model)(), key)
+        if key in fields:
+            given.setdefault(key, value)
         elif value != default:
-            raise UserError(f"model.{name}={value!r}: {config.model.name} has no such field")
-    outputs = TASKS.get(config.task.name).num_outputs(dataset)  # type: ignore[attr-defined]
-    inputs, known = describe_inputs(config.model.name, fields, dataset, batch)
+            raise UserError(f"model.{key}={value!r}: {name} has no such field")
+    task = TASKS.get(config.task.name)
+    outputs = task.num_outputs(dataset)  # type: ignore[attr-defined]
+    inputs, known = describe_inputs(name, fields, dataset, batch)
     known |= {"num_classes": outputs, "num_outputs": outputs, "attend": attend}
-    for name, value in known.items():
-        if name in fields:
-            given.setdefault(name, value)
+    known |= choose_head(config, fields, getattr(task, "head", None))
+    if opened is not None and "vocab_size" in known and takes_embedding(config, opened):
+        # A published table may have more places than the tokenizer has tokens.
+        known["vocab_size"] = max(known["vocab_size"], getattr(opened.model, "vocab_size", 0))
+    for key, value in known.items():
+        if key in fields:
+            given.setdefault(key, value)
     unknown = [k for k in given if k not in fields]
     if unknown:
         raise UserError(f"model.arguments.{unknown[0]} is unknown{nearest(unknown[0], fields)}")
     _check_vocabulary(config, dataset, given)
-    model = create_model(config.model.name, **given)
+    if name == PRETRAINED and opened is not None:
+        model = change_model(opened.model, None, given, f"model.name={name!r}")
+    else:
+        model = create_model(name, **given)
     # A wrong size or width fails here, before anything runs.
     jax.eval_shape(lambda x: model.init(jax.random.key(0), x), inputs)
     return model
+
+
+def find_class(config: Config, opened: Opened | None) -> type:
+    """The class of the model. Raises UserError on one that no task trains, and where 'pretrained'
+    has no model to be."""
+    name = config.model.name
+    if name == PRETRAINED:
+        model = None if opened is None else opened.model
+        if model is None:
+            raise UserError(
+                f"model.name='pretrained': init_from={config.init_from!r} does not tell its model; "
+                "name your own class"
+            )
+        cls = type(model)
+    else:
+        made = MODELS.get(name)
+        cls = made if isinstance(made, type) else type(made())
+    if cls in (Seq2Seq, Transformer):
+        raise UserError(
+            f"model.name={name!r}: no task trains a {cls.__name__} yet; zoo.load_pretrained and "
+            "model.apply use one"
+        )
+    return cls
+
+
+def choose_head(config: Config, fields: dict[str, Any], head: str | None) -> dict[str, Any]:
+    """The head that the task wants, of a model that can have several; with it what it reads.
+
+    Raises UserError where the model cannot have it.
+    """
+    heads = typing.get_args(fields.get("head"))
+    if head is None or not heads:
+        return {}
+    head = config.model.arguments.get("head", head)
+    if head not in heads:
+        raise UserError(
+            f"model.name={config.model.name!r} can have the heads {', '.join(heads)}; "
+            f"task.name={config.task.name!r} wants {head!r}"
+        )
+    return (
+        {"head": head, "pooler": True} if head in POOLED and "pooler" in fields else {"head": head}
+    )
 
 
 def _check_vocabulary(config: Config, dataset: Dataset, given: dict[str, Any]) -> None:

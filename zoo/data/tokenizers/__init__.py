@@ -120,6 +120,8 @@ def make_tokenizer(config: DataConfig, texts: Iterable[str]) -> Tokenizer:
             return train_tokenizer(kind, texts, *parse_size(kind, size))
         except UserError as error:
             raise UserError(f"data.tokenizer={name!r}: {error}") from None
+    if name == "init_from":
+        raise UserError("data.tokenizer='init_from' is for training, from the weights of init_from")
     if not is_file(name):
         known = ["bytes", "chars", "bpe:4096", "wordpiece:8192", "unigram:8192", "gpt2"]
         raise UserError(f"data.tokenizer={name!r} is unknown{nearest(name, known)}")
