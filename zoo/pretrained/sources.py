@@ -164,15 +164,15 @@ def choose_evaluated(leaves: dict[str, Any]) -> dict[str, Any]:
     The running average where there is one; of a schedule-free optimizer, whose parameters are where
     it takes gradients, the average that it stands for (Defazio et al. 2024).
     """
-    average = _below("ema", leaves)
+    average, params = _below("ema", leaves), _below("params", leaves)
     if average:
-        return average
-    params = _below("params", leaves)
+        return {**params, **average}  # what is frozen has no average
     state = next((p.removesuffix("/weight_sum") for p in leaves if p.endswith("/weight_sum")), None)
     if state is None:
         return params
     share, ahead = leaves[f"{state}/b1"], _below(f"{state}/z", leaves)
-    return {path: (x - (1 - share) * ahead[path]) / share for path, x in params.items()}
+    averaged = {path: (params[path] - (1 - share) * z) / share for path, z in ahead.items()}
+    return {**params, **averaged}
 
 
 def _below(prefix: str, leaves: dict[str, Any]) -> dict[str, Any]:
