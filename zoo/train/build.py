@@ -129,7 +129,8 @@ def add_lora(
     are: of all leaves those that do not begin anew. Raises UserError as `make_lora` does."""
     if not config.model.lora:
         return model, frozenset()
-    assert start is not None  # `check_config` has asked for init_from
+    if start is None:
+        raise UserError("model.lora corrects a trained model: set init_from")
     return make_lora(model, config.model.lora), frozenset(our_leaves(model)) - start.fresh
 
 
