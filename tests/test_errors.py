@@ -44,7 +44,10 @@ def attempt(capsys, *words):
         ),
         (["--config", QUICK, "--config.task.name=regression"], "has 10 classes"),
         (["--config", QUICK, "--config.train.eval_every_steps=2"], "set data.validation_fraction"),
-        (["--config", QUICK, "--config.init_from=/nowhere"], "is no workdir of a run"),
+        (
+            ["--config", QUICK, "--config.init_from=/nowhere"],
+            "'/nowhere': there is no /nowhere",
+        ),
         (["--config", QUICK, "--config.model.scan_layers=True"], "mlp has no such field"),
         (["--config", QUICK, "--config.optim.decay_pattern=krnl"], "'krnl' matches no parameter"),
     ],

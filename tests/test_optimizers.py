@@ -309,7 +309,7 @@ def test_a_run_is_evaluated_at_the_average(tmp_path):
     assert_close(result.params, again.params, 0)
     assert result.metrics["test"] == again.metrics["test"]
     programs = result.parts.programs
-    state = programs.replace_params(programs.init_state(), result.params)
+    state = programs.start_from(result.params)
     assert {p: x.sharding for p, x in named_leaves(state.eval_params).items()} == {
         p: x.sharding for p, x in named_leaves(state.params).items()
     }
@@ -320,7 +320,7 @@ def test_a_state_begins_anew_from_other_parameters():
     parts = build(small_config(optim=make_config("sam")), small_dataset())
     state = parts.programs.init_state()
     moved = jax.tree.map(lambda x: x + 1, state.params)
-    new = parts.programs.replace_params(state, moved)
+    new = parts.programs.start_from(moved)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     assert_close(optax.tree_utils.tree_get(new.opt_state, "cache"), moved, 0)
     block = place_batch(parts.stream.read(0, 1), parts.programs.blocks_sharding)

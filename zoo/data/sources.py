@@ -172,8 +172,8 @@ class Dataset:
         for name in ("features", "label"):
             if examples.get(name) is not None:
                 values = np.asarray(examples[name], np.float64)
-                deviation = values.std(axis=0)
-                out[name] = values.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+                mean, deviation = np.asarray(values.mean(axis=0)), values.std(axis=0)
+                out[name] = mean, np.where(deviation > 0, deviation, 1.0)
         return out
 
     @functools.cached_property

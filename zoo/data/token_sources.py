@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,10 @@ class TokenExamples(abc.ABC):
     @abc.abstractmethod
     def __len__(self) -> int: ...
 
+    def labels(self) -> np.ndarray | None:
+        """All labels, where there are any."""
+        return self.others.get("label")
+
     def take(self, indices: np.ndarray, length: int | None = None) -> Examples:
         """The examples, padded to `length` (None: all of `self.length`)."""
         made = self._read(indices, self.length if length is None else length)
@@ -83,12 +87,8 @@ class TokenRows(TokenExamples):
 
     def _read(self, indices: np.ndarray, length: int) -> Examples:
         tokens, sizes = read_padded(self.tokens, indices, length)
-        places = np.arange(length)
-        out: Examples = {"tokens": tokens, "token_mask": places < sizes[:, None]}
-        if self.pair:
-            second = places >= self.tokens.marks[indices][:, None]
-            out["types"] = (second & out["token_mask"]).astype(np.int32)
-        return out
+        marks = self.tokens.marks[indices] if self.pair else None
+        return describe_rows(tokens, sizes, marks)
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,26 @@ class TokenPrompts(TokenExamples):
         places = np.arange(1, length + 1)
         begun = places >= self.tokens.marks[indices][:, None]
         return {"tokens": tokens, "real": begun & (places < sizes[:, None])}
+
+
+def describe_rows(tokens: np.ndarray, sizes: np.ndarray, marks: np.ndarray | None) -> Examples:
+    """The fields of padded rows `[n, t]`, the first `sizes` of whose tokens are real; `marks` is
+    where the second text of each pair begins."""
+    places = np.arange(tokens.shape[1])
+    out: Examples = {"tokens": tokens, "token_mask": places < sizes[:, None]}
+    if marks is not None:
+        second = places >= marks[:, None]
+        out["types"] = (second & out["token_mask"]).astype(np.int32)
+    return out
+
+
+def pad_rows(rows: Sequence[np.ndarray], marks: Sequence[int], length: int, pair: bool) -> Examples:
+    """The fields of `TokenRows` of what a tokenizer's `encode_rows` gives."""
+    tokens = np.zeros((len(rows), length), np.int32)
+    for out, row in zip(tokens, rows, strict=True):
+        out[: len(row)] = row
+    sizes = np.array([len(row) for row in rows], int)
+    return describe_rows(tokens, sizes, np.asarray(marks) if pair else None)
 
 
 def read_padded(file: TokenFile, indices: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.config import UserError
-from zoo.tasks.supervised import apply_model, argument, find_input, init_model
+from zoo.tasks.supervised import apply_model, argument, check_outputs, find_input, init_model
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Classification:
                 raise UserError(f"task.arguments.{name}={arguments[name]} must be at least 0")
         if arguments.get("mixup") and "tokens" in info.shapes:
             raise UserError(f"task.arguments.mixup mixes numbers, {info.name} is text")
+        check_outputs(model, cls.num_outputs(info), info.name, "classes")
         return cls(model, cls.num_outputs(info), **arguments)
 
     def init(self, key: jax.Array) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.config import UserError
-from zoo.tasks.supervised import apply_model, argument, init_model
+from zoo.tasks.supervised import apply_model, argument, check_outputs, init_model
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Regression:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any, standardize: bool = True) -> Regression:
-        cls.num_outputs(info)
+        check_outputs(model, cls.num_outputs(info), info.name, "values an example")
         mean, deviation = (tuple(map(float, part.reshape(-1))) for part in info.statistics["label"])
         if not standardize:
             mean, deviation = (0.0,) * len(mean), (1.0,) * len(mean)

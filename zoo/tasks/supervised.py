@@ -32,6 +32,17 @@ def find_input(batch: Mapping[str, Any]) -> str:
     return found
 
 
+def check_outputs(model: Any, count: int, name: str, what: str) -> None:
+    """Raises UserError on a model of zoo's own with other than `count` outputs, `what` of them the
+    data `name` has."""
+    for field in ("num_classes", "num_outputs"):
+        found = getattr(model, field, count)
+        if isinstance(found, int) and found != count:
+            raise UserError(
+                f"model.arguments.{field}={found}: {name} has {count} {what} (leave it out)"
+            )
+
+
 def init_model(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters of a model that says its own input shapes."""
     inputs = [jnp.zeros(spec.shape, spec.dtype) for spec in model.input_specs()]  # type: ignore[attr-defined]

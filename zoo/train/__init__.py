@@ -28,7 +28,7 @@ from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
 from zoo.train.wandb_writer import require_wandb
 from zoo.train.workdir import claim_workdir, write_json
-from zoo.tree import count_params, map_named, named_leaves, overview
+from zoo.tree import count_params, named_leaves, overview
 
 __all__ = ["NonFiniteLoss", "Result", "Stopped", "fit", "read_rows"]
 
@@ -84,12 +84,9 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
     if restored is not None:
         progress.tell(f"resuming from step {restored[0]}")
         return restored[1]
-    state = programs.init_state()
     if parts.start is None:
-        return state
-    loaded = named_leaves(parts.start.load())  # not the corrections of LoRA, which begin here
-    params = map_named(lambda path, leaf: loaded.get(path, leaf), state.params)
-    return programs.replace_params(state, params)
+        return programs.init_state()
+    return programs.start_from(parts.start.load())
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +35,12 @@ from zoo.pretrained.bridge import our_leaves
 from zoo.pretrained.load import Opened, change_model
 from zoo.tasks import TASKS, make_task
 from zoo.train.compile import Programs
+from zoo.train.labels import check_labels
 from zoo.train.start import (
-    FROM_SOURCE,
     PRETRAINED,
     Start,
+    choose_tokenizer,
     make_start,
-    need_own_tokenizer,
     open_source,
     takes_embedding,
 )
@@ -64,8 +66,7 @@ class Parts:
 def build(config: Config, dataset: Dataset | None = None) -> Parts:
     """Builds all parts, the cheap checks first. Raises UserError on what does not fit together."""
     head = getattr(TASKS.get(config.task.name), "head", None)
-    if config.model.name != PRETRAINED:
-        MODELS.get(config.model.name)
+    find_factory(config.model.name)
     make_optimizer(config.optim, config.train.num_steps)  # its mistakes before any data is read
     check_steps(config.optim, config.train)
     check_lora(config.model.lora)
@@ -78,8 +79,8 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
 
     opened = None if config.init_from is None else open_source(config.init_from, head)
     if dataset is None:
-        own = opened is not None and config.data.tokenizer == FROM_SOURCE
-        dataset = open_dataset(config.data, need_own_tokenizer(opened) if own else None)
+        dataset = open_dataset(config.data, choose_tokenizer(config, opened))
+    dataset = check_labels(dataset)
     if config.train.eval_every_steps and "val" not in dataset.splits:
         raise UserError(
             f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
@@ -254,11 +255,21 @@ def build_model(
     return model
 
 
+def find_factory(name: str) -> Callable[..., Any] | None:
+    """What makes a named model; None of 'pretrained'. Raises UserError with the nearest name."""
+    if name == PRETRAINED:
+        return None
+    if ":" not in name and difflib.get_close_matches(name, [PRETRAINED], cutoff=0.8):
+        raise UserError(f"no model {name!r} (did you mean {PRETRAINED!r}?)")
+    return MODELS.get(name)
+
+
 def find_class(config: Config, opened: Opened | None) -> type:
     """The class of the model. Raises UserError on one that no task trains, and where 'pretrained'
     has no model to be."""
     name = config.model.name
-    if name == PRETRAINED:
+    made = find_factory(name)
+    if made is None:
         model = None if opened is None else opened.model
         if model is None:
             raise UserError(
@@ -267,7 +278,6 @@ def find_class(config: Config, opened: Opened | None) -> type:
             )
         cls = type(model)
     else:
-        made = MODELS.get(name)
         cls = made if isinstance(made, type) else type(made())
     if cls in (Seq2Seq, Transformer):
         raise UserError(

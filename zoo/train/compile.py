@@ -18,6 +18,7 @@ from zoo.parallel import DATA_AXES, choose_specs
 from zoo.parallel.rules import like_params
 from zoo.train.state import State, init_state
 from zoo.train.step import find_norm, make_eval_step, make_train_step, scan_steps
+from zoo.tree import map_named, named_leaves
 
 Shapes = dict[str, tuple[tuple[int, ...], Any]]
 
@@ -80,21 +81,31 @@ class Programs:
         """A fresh state, made where it will live."""
         return jax.jit(self._init, out_shardings=self.state_shardings)(self._key)
 
-    def replace_params(self, state: State, params: Any) -> State:
-        """`state` with other parameters; its average and optimizer state begin anew from them.
+    def start_from(self, params: Any) -> State:
+        """A fresh state with these parameters, which may be a part of all (without the corrections
+        of LoRA): the others are drawn, those that are given never.
 
         Many optimizers keep a copy of where they began (schedule-free, Prodigy, SAM).
         """
-        places = self.state_shardings
+
+        def start(key: jax.Array, given: dict[str, Any]) -> State:
+            fresh = self._init(key)
+            params = map_named(lambda path, leaf: given.get(path, leaf), fresh.params)
+            trained = self.groups.trained(params)
+            return dataclasses.replace(
+                fresh,
+                params=params,
+                ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, trained),
+                opt_state=self._optimizer.init(trained),
+            )
+
+        places = named_leaves(self.state_shardings.params)
         # A copy of their own: the state is donated.
-        params = jax.device_put(params, places.params, may_alias=False)
-        trained = self.groups.trained(params)
-        return dataclasses.replace(
-            state,
-            params=params,
-            ema=None if state.ema is None else jax.tree.map(jax.numpy.copy, trained),
-            opt_state=jax.jit(self._optimizer.init, out_shardings=places.opt_state)(trained),
-        )
+        given = {
+            path: jax.device_put(leaf, places[path], may_alias=False)
+            for path, leaf in named_leaves(params).items()
+        }
+        return jax.jit(start, out_shardings=self.state_shardings)(self._key, given)
 
     def train(self, state: State, batches: Any, num_steps: int) -> tuple[State, dict[str, Any]]:
         """`num_steps` steps on stacked batches, in one dispatch. The state given is donated."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.data import ArraySource, array_inputs, read_eval
+from zoo.data.token_sources import pad_rows
 from zoo.parallel import place_batch
 from zoo.train.build import Parts
 
@@ -33,9 +34,11 @@ class Result:
         """Predictions for inputs like those trained on: probabilities `[n, c]` or values `[n, k]`.
 
         `inputs` is `[n, y, x(, ch)]` or `[n, d]`, before any operation of `data.eval_transform`; of
-        a model of text, tokens `[n, t]`, whose next one is predicted. Raises UserError on inputs of
-        another shape.
+        a model of labelled texts, strings or pairs of them; of one that writes text, tokens
+        `[n, t]`, whose next one is predicted. Raises UserError on inputs of another kind or shape.
         """
+        if "token_mask" in self.parts.dataset.shapes:
+            return self._predict(self._encode(inputs))
         if self.parts.dataset.tokenizer:
             return self._predict({"tokens": np.asarray(inputs, np.int32)})
         arrays = array_inputs(inputs)
@@ -46,6 +49,24 @@ class Result:
                     f"predict was given {name} of shape {values.shape[1:]}, not {wanted}"
                 )
         return self._predict(arrays)
+
+    def _encode(self, inputs: Any) -> dict[str, np.ndarray]:
+        """Texts, or pairs of them, as rows like those trained on; what is too long is cut."""
+        dataset = self.parts.dataset
+        pair, length = "types" in dataset.shapes, dataset.shapes["tokens"][0]
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        fits = [
+            (isinstance(x, (tuple, list)) and len(x) == 2 and all(isinstance(s, str) for s in x))
+            if pair
+            else isinstance(x, str)
+            for x in texts
+        ]
+        if not texts or not all(fits):
+            raise UserError(f"predict takes {'pairs of texts' if pair else 'texts'} here")
+        rows, marks = dataset.tokenizer.encode_rows(
+            [tuple(x) for x in texts] if pair else texts, length
+        )
+        return pad_rows(rows, marks, length, pair)
 
     def _predict(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         parts, out = self.parts, []

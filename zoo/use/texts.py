@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.ops import Op, finish
+from zoo.data.token_sources import pad_rows
 from zoo.use.batches import Item, Portion, Prepared, fill_up
 
 SHORTEST = 16
@@ -105,21 +106,9 @@ class RecipeTexts:
             rows, marks = self.tokenizer.encode_rows([i.content for i in items], self.length)
         for start in range(0, len(rows), self.size):
             numbers = range(start, min(start + self.size, len(rows)))
-            examples = self._make_rows([rows[i] for i in numbers], [marks[i] for i in numbers])
+            some, begins = [rows[i] for i in numbers], [marks[i] for i in numbers]
+            examples = pad_rows(some, begins, self.length, self.pair)
             for op in self.ops:
                 examples = op(examples, None)
             portions.append(Portion(numbers, fill_up(finish(examples), self.size)))
         return Prepared(tuple(portions), {}, notes)
-
-    def _make_rows(self, rows: Sequence[np.ndarray], marks: Sequence[int]) -> dict[str, Any]:
-        """The fields of `zoo.data.token_sources.TokenRows`."""
-        places = np.arange(self.length)
-        tokens = np.zeros((len(rows), self.length), np.int32)
-        for out, row in zip(tokens, rows, strict=True):
-            out[: len(row)] = row
-        real = places < np.array([len(row) for row in rows])[:, None]
-        examples: dict[str, Any] = {"tokens": tokens, "token_mask": real}
-        if self.pair:
-            second = places >= np.array(marks)[:, None]
-            examples["types"] = (second & real).astype(np.int32)
-        return examples
