@@ -103,6 +103,9 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     groups = parts.programs.groups
     for line in groups.lines:
         progress.tell(line)
+    last = max(groups.from_step.values(), default=0)
+    if last >= parts.config.train.num_steps:
+        progress.tell(f"train.num_steps={parts.config.train.num_steps} ends before step {last}")
     if folder is None or jax.process_index():
         return
     model = parts.model.base if isinstance(parts.model, LoRA) else parts.model
