@@ -370,7 +370,8 @@ def quick(config: Config) -> Config:
     source, mixture = config.data.source, config.data.mixture
     replace = dataclasses.replace
     if config.model.name != "pretrained":
-        config = replace(config, init_from=None, init_pattern="")
+        model = replace(config.model, lora={})
+        config = replace(config, init_from=None, init_pattern="", model=model)
     return replace(
         config,
         data=replace(
