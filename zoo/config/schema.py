@@ -46,6 +46,9 @@ class ModelConfig:
         "mlp", "name of a model, 'pretrained' (that of init_from), or 'module:Class' of your own"
     )
     arguments: dict[str, Any] = _key({}, "fields of the model that differ from its table row")
+    lora: dict[str, Any] = _key(
+        {}, "train corrections of init_from's model: rank, alpha, targets (regex), dropout"
+    )
     scan_layers: bool = _key(False, "one compiled block scanned over stacked layers")
     remat: Literal["none", "full", "dots"] = _key(
         "none", "what the backward pass computes again: nothing, all, all but matrix products"
@@ -372,7 +375,8 @@ def quick(config: Config) -> Config:
     source, mixture = config.data.source, config.data.mixture
     replace = dataclasses.replace
     if config.model.name != "pretrained":
-        config = replace(config, init_from=None, init_pattern="")
+        model = replace(config.model, lora={})
+        config = replace(config, init_from=None, init_pattern="", model=model)
     return replace(
         config,
         data=replace(

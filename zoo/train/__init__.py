@@ -15,6 +15,7 @@ from zoo.console import align
 from zoo.data import from_arrays, resplit
 from zoo.gpu import set_memory_share
 from zoo.models import CLASSES
+from zoo.models.lora import LoRA
 from zoo.pretrained.describe import describe_model
 from zoo.pretrained.sources import MODEL_FILE
 from zoo.train.build import Parts, build
@@ -107,7 +108,8 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         progress.tell(f"train.num_steps={parts.config.train.num_steps} ends before step {last}")
     if folder is None or jax.process_index():
         return
-    if type(parts.model) in CLASSES.values():  # for zoo.load_pretrained
+    model = parts.model.base if isinstance(parts.model, LoRA) else parts.model
+    if type(model) in CLASSES.values():  # for zoo.load_pretrained
         write_json(folder / MODEL_FILE, describe_model(parts.model))
     places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
