@@ -103,7 +103,7 @@ def split_values(
     rows: dict[str, list[int]] = {}
     for row, value in enumerate(values):
         rows.setdefault(_show(value), []).append(row)
-    places = {name: i for i, name in enumerate(classes)} if field == "label" else {}
+    places = {name: float(i) for i, name in enumerate(classes)} if field == "label" else {}
 
     def order(name: str) -> tuple[float, str]:
         number = places.get(name, to_number(name))

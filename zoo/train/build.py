@@ -304,7 +304,7 @@ def describe_inputs(
     if "tokens" in batch:
         if "vocab_size" not in fields:
             raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
-        length = batch["tokens"].shape[1] - ("token_mask" not in batch)
+        length = batch["tokens"].shape[-1] - ("token_mask" not in batch)
         known = {"vocab_size": dataset.tokenizer.vocab_size}
         return jax.ShapeDtypeStruct((1, length), np.int32), known
     if "source" in batch:
