@@ -29,6 +29,7 @@ from zoo.evaluation.frozen import (
     read_items,
 )
 from zoo.evaluation.measure import Outputs
+from zoo.evaluation.result import FewShot, Shots
 from zoo.evaluation.subject import Subject
 from zoo.metrics import find_metrics
 from zoo.pretrained import Pretrained
@@ -52,32 +53,6 @@ class Features:
     def take(self, chosen: np.ndarray) -> Features:
         """Some of them."""
         return Features(self.vectors[chosen], self.labels[chosen], self.rows[chosen])
-
-
-@dataclass(frozen=True)
-class Shots:
-    """Of `shots` examples a class: each metric's mean over draws of them, and its deviation."""
-
-    shots: int
-    mean: Mapping[str, float]
-    deviation: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """A linear classifier on few examples, drawn `draws` times."""
-
-    source: str
-    data: str
-    split: str
-    num_examples: int
-    draws: int
-    shots: tuple[Shots, ...]
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {**vars(self), "shots": [vars(row) for row in self.shots], "probe": "few_shot"}
 
 
 def probe(
