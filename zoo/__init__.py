@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.evaluation import Evaluation, evaluate
+    from zoo.evaluation.probes import few_shot, probe
     from zoo.explanation import Explanation, explain
     from zoo.generation import Generation, generate
     from zoo.models import create_model, init_params, list_models
@@ -28,6 +29,8 @@ _HOMES = {
     "Generation": "zoo.generation",
     "evaluate": "zoo.evaluation",
     "Evaluation": "zoo.evaluation",
+    "probe": "zoo.evaluation.probes",
+    "few_shot": "zoo.evaluation.probes",
     "explain": "zoo.explanation",
     "Explanation": "zoo.explanation",
     "fit": "zoo.train",
@@ -46,6 +49,7 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "few_shot",
     "fill_mask",
     "fit",
     "generate",
@@ -53,6 +57,7 @@ __all__ = [
     "list_models",
     "load_pretrained",
     "predict",
+    "probe",
     "save_pretrained",
 ]
 __version__ = "0.1.0"

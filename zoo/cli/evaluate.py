@@ -44,7 +44,7 @@ PROBES = ("knn", "linear", "few_shot")
 ONLY: dict[str, tuple[str | None, ...]] = {  # options that not every way has
     **dict.fromkeys(("labels", "task", "template", "worst", "length"), (None,)),
     **dict.fromkeys(("train_split", "pooling"), PROBES),
-    **dict.fromkeys(("by", "against", "samples"), (None, "knn", "linear")),
+    **dict.fromkeys(("by", "against", "samples"), ("knn", "linear", None)),
     "shots": ("few_shot",),
 }
 
@@ -93,10 +93,11 @@ def measure(source: str, probe: str | None, options: dict[str, Any]) -> Any:
     if probe not in (None, *PROBES):
         raise UserError(f"--probe={probe!r} is unknown{nearest(str(probe), PROBES)}")
     for name in options:
-        wanted = [] if name not in ONLY else [str(way) for way in ONLY[name] if way is not None]
-        if name in ONLY and probe not in ONLY[name]:
-            told = f"goes with --probe={' or '.join(wanted)}" if wanted else "does not go with --probe"
-            raise UserError(f"--{name} {told}")
+        ways = ONLY.get(name, (probe,))
+        if probe not in ways and None in ways:
+            raise UserError(f"--{name} does not go with --probe={probe}")
+        if probe not in ways:
+            raise UserError(f"--{name} goes with --probe={' or '.join(map(str, ways))}")
     if probe is None:
         from zoo.evaluation import evaluate as evaluate_source
 
