@@ -22,6 +22,8 @@ from zoo.evaluation.slices import Slice, make_slices
 from zoo.evaluation.subject import Subject, open_subject
 from zoo.evaluation.worst import Example, find_largest
 from zoo.metrics import METRICS, Interval, Metric, bootstrap_all, find_metrics
+from zoo.models.clip import TwoTowers
+from zoo.use.jobs import open_source
 
 __all__ = ["Against", "Evaluation", "Example", "Slice", "evaluate"]
 
@@ -40,6 +42,7 @@ def evaluate(
     worst: int = 0,
     against: Any = None,
     labels: Sequence[str] | None = None,
+    template: str | None = None,
     tokenizer: Any = None,
     batch_size: int | None = None,
     length: int | None = None,
@@ -58,6 +61,7 @@ def evaluate(
       worst: how many examples of the largest loss are told.
       against: another source, on the same examples.
       labels: names of the model's classes, in their order.
+      template: of CLIP and SigLIP, the text of a class: by default 'a photo of a {}.'.
       tokenizer: of a source that has none: a tokenizer, or a file of one.
       batch_size: by default a run's `train.eval_batch_size`, else 32; no number depends on it.
       length: tokens of an example, or of a text's windows; by default as many as the model takes.
@@ -72,20 +76,38 @@ def evaluate(
         raise UserError(f"samples={samples} must be at least 1, worst={worst} at least 0")
     for name in metrics or ():
         METRICS.get(name)  # an unknown one is an error before anything is read
-    subject = open_subject(source, task, tokenizer, labels)
+    settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples)
+    loaded = open_source(source)
+    if isinstance(loaded.model, TwoTowers):
+        from zoo.evaluation.zero_shot import measure_zero_shot
+
+        loaded = open_source(loaded, tokenizer)
+        return measure_zero_shot(loaded, data, split, labels, template, against, settings)
+    if template is not None:
+        raise UserError(f"template is for CLIP and SigLIP, {loaded.card.source} is neither")
+    subject = open_subject(loaded, task, tokenizer, labels)
     other = None if against is None else open_subject(against, task)
+    return _measure(subject, other, data, split, settings)
+
+
+def _measure(
+    subject: Subject, other: Subject | None, data: Any, split: str | None, settings: Settings
+) -> Evaluation:
+    """A model with a head, and another beside it."""
+    length, size = settings.length, settings.batch_size
     if other is not None and subject.task.name == "causal_lm" and length is None:
         length = min(subject.length, other.length)
-    keep = [name for name in by if name not in MADE]
-    examples = open_examples(subject, data, split, columns, keep, length)
-    outputs = run_subject(subject, examples, batch_size)
-    settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples)
+        settings = dataclasses.replace(settings, length=length)
+    keep = [name for name in settings.by if name not in MADE]
+    examples = open_examples(subject, data, split, settings.columns, keep, length)
+    outputs = run_subject(subject, examples, size)
     found = describe(subject, examples, outputs, settings)
     if other is None:
         return found
     beside = open_examples(other, examples.data, None, length=length)
-    theirs = other, beside, run_subject(other, beside, batch_size)
-    compared = compare_outputs(found.measured, (subject, examples, outputs), theirs, samples)
+    theirs = other, beside, run_subject(other, beside, size)
+    mine = subject, examples, outputs
+    compared = compare_outputs(found.measured, mine, theirs, settings.samples)
     notes = (*found.notes, *(f"{other.name}: {note}" for note in beside.notes))
     return dataclasses.replace(found, against=compared, notes=notes)
 

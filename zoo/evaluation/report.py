@@ -6,15 +6,18 @@ import math
 from collections.abc import Iterator, Sequence
 
 from zoo.console import align
-from zoo.evaluation.result import Evaluation
+from zoo.evaluation.result import Evaluation, FewShot
 from zoo.evaluation.slices import FEW, Slice
 from zoo.metrics import Interval
 
 MOST_SLICES = 12  # lines of a field's slices
 
 
-def tell(found: Evaluation) -> Iterator[str]:
+def tell(found: Evaluation | FewShot) -> Iterator[str]:
     """Title, metrics, slices, comparison and the worst examples, line by line."""
+    if isinstance(found, FewShot):
+        yield from tell_few_shot(found)
+        return
     yield f"{found.source} on {found.data}, split {found.split}: {found.num_examples:,} examples"
     for note in found.notes:
         yield f"note: {note}"
@@ -29,6 +32,19 @@ def tell(found: Evaluation) -> Iterator[str]:
         yield from tell_slices(found)
     if found.worst:
         yield from tell_worst(found)
+
+
+def tell_few_shot(found: FewShot) -> Iterator[str]:
+    """A column for each number of examples a class."""
+    yield f"{found.source} on {found.data}, split {found.split}: {found.num_examples:,} examples"
+    yield f"a linear classifier on frozen features: mean and deviation of {found.draws} draws"
+    yield ""
+    head = [f"{row.shots} a class" for row in found.shots]
+    rows: list[tuple[str, ...]] = [("metric", *head)]
+    for name in found.shots[0].mean:
+        cells = [f"{show(row.mean[name])} ± {row.deviation[name]:.3f}" for row in found.shots]
+        rows.append((name, *cells))
+    yield from align(rows, tuple(range(1, len(rows[0]))))
 
 
 def show(value: float) -> str:
