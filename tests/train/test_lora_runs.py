@@ -13,8 +13,8 @@ from conftest import small_config
 
 import zoo
 from zoo.config import DataConfig, ModelConfig, OptimConfig, TaskConfig, UserError
+from zoo.config.checks import check_config
 from zoo.config.parse import set_values
-from zoo.config.schema import check_config
 from zoo.models.flops import count_flops
 from zoo.train.build import build
 from zoo.train.compile import Programs

@@ -20,7 +20,7 @@ from zoo.config import (
     UserError,
     quick,
 )
-from zoo.config.schema import check_config
+from zoo.config.checks import check_config
 from zoo.data.tokenizers.training import train_tokenizer
 from zoo.models import init_params, param_shapes
 from zoo.train.build import build

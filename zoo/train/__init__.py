@@ -10,7 +10,7 @@ from etils import epath
 
 from zoo.checkpoint import Checkpoints
 from zoo.config import Config, UserError
-from zoo.config.schema import check_config
+from zoo.config.checks import check_config
 from zoo.console import align
 from zoo.data import from_arrays, resplit
 from zoo.gpu import set_memory_share
