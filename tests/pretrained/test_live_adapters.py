@@ -132,7 +132,7 @@ def make_trained(folder, settings, **changes):
         ("bert_masked_lm", "bert_classifier", {}, {"head": "sequence", "num_classes": 3}),
         ("bert_answerer", "bert_answerer", {"targets": "mlp"}, {}),
         ("albert_masked_lm", "albert_masked_lm", {"alpha": 3.5}, {}),
-        ("roberta_masked_lm", "roberta_tagger", {}, {"head": "token", "num_classes": 4}),
+        ("bert_masked_lm", "bert_tagger", {}, {"head": "token", "num_classes": 4}),
         ("t5_v1_1", "t5_v1_1", {"targets": "cross/|attn/k"}, {}),
     ],
 )
@@ -150,4 +150,6 @@ def test_peft_loads_what_we_write(torch, peft, twin, tmp_path, name, case, setti
     assert_same(run_ours(again.model, again.params, case), expected, case)
     zoo.save_pretrained(model, params, tmp_path / "merged")
     merged, _ = load_reference_model(case, tmp_path / "merged")
+    # Classifiers find a row's end by it; a model of ours does not know its tokenizer.
+    merged.config.pad_token_id = getattr(theirs.config, "pad_token_id", None)
     assert_same(run_reference(merged, case, make_inputs(case))["output"], expected, case)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import small_config
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import zoo
 from zoo.config import DataConfig, ModelConfig, OptimConfig, TaskConfig, UserError
@@ -28,9 +29,13 @@ def make_config(folder, **changes):
     """The recorded GPT-2 of width 16 on a few lines."""
     text = folder / "text.txt"
     text.write_text("to be or not to be\n" * 100)
+    words = {word: i for i, word in enumerate(("to", "be", "or", "not", "?"))}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "words.json"))
     config = small_config(
         model=ModelConfig("pretrained", lora=LORA, scan_layers=True),  # one block to compile
-        data=DataConfig(f"text:{text}", tokenizer="chars", length=8),
+        data=DataConfig(f"text:{text}", tokenizer=f"{folder}/words.json", length=8),
         task=TaskConfig("causal_lm"),
         optim=OptimConfig("adamw", 1e-2, weight_decay=0.1),
         init_from=str(BASE),
@@ -130,7 +135,7 @@ def test_it_is_resumed_and_started_from(run, tmp_path):
     ("changes", "told"),
     [
         (
-            {"init_from": None, "model.name": "mlp"},
+            {"init_from": None, "model.name": "gpt2", "model.arguments": {"width": 12}},
             r"model\.lora corrects a trained model: set init_from",
         ),
         ({"model.lora.ranks": "2"}, r"model\.lora\.ranks is unknown \(did you mean 'rank'\?\)"),
