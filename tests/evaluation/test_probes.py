@@ -110,6 +110,7 @@ def test_few_shot(digits):
         ("--probe=knn --data=embedded:diabetes", "embedded:diabetes has no classes"),
         ("--probe=knn --data=embedded:digits --split=train", "share 1,437 examples"),
         ("--probe=knn --data=embedded:digits --split=tst", "did you mean 'test'?"),
+        ("--probe=knn --metrics=acuracy", "no metric 'acuracy' (did you mean 'accuracy'?)"),
         ("--template=x", "template is for CLIP and SigLIP"),
     ],
 )

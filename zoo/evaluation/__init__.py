@@ -21,7 +21,7 @@ from zoo.evaluation.result import Evaluation
 from zoo.evaluation.slices import Slice, make_slices
 from zoo.evaluation.subject import Subject, open_subject
 from zoo.evaluation.worst import Example, find_largest
-from zoo.metrics import Interval, Metric, bootstrap_all, find_metrics
+from zoo.metrics import METRICS, Interval, Metric, bootstrap_all, find_metrics
 from zoo.models.clip import TwoTowers
 from zoo.use.jobs import open_source
 
@@ -74,6 +74,8 @@ def evaluate(
     by = [by] if isinstance(by, str) else list(by)
     if samples < 1 or worst < 0:
         raise UserError(f"samples={samples} must be at least 1, worst={worst} at least 0")
+    for name in metrics or ():
+        METRICS.get(name)  # an unknown one is an error before anything is read
     settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples)
     loaded = open_source(source)
     if isinstance(loaded.model, TwoTowers):
