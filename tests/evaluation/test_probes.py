@@ -16,6 +16,8 @@ from zoo.config import DataConfig, ModelConfig, OptimConfig, TrainConfig, UserEr
 from zoo.data.sources import open_raw
 from zoo.evaluation.frozen import find_input
 
+FEW = "--train_split=train[:60] --split=train[60:64]"
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
@@ -25,7 +27,7 @@ def digits(tmp_path_factory):
         model=ModelConfig("vit_ti4", {**SMALL_VIT, "pooling": "mean"}),
         data=DataConfig("embedded:digits", transform="normalize(0.5, 0.5)"),
         optim=OptimConfig("adam", 3e-3),
-        train=TrainConfig(64, 80, eval_batch_size=64),
+        train=TrainConfig(64, 50, eval_batch_size=360),
     )
     splits = zoo.fit(config, folder).parts.dataset.splits
     loaded = zoo.load_pretrained(folder)
@@ -75,16 +77,24 @@ def test_few_shot(digits):
     """The mean and deviation of draws, the same for the same seed; more examples are better."""
     folder, loaded, _, _ = digits
     names = ["accuracy"]
-    found = zoo.few_shot(loaded, shots=(1, 20), draws=3, metrics=names, batch_size=64)
+    found = zoo.few_shot(loaded, shots=(1, 10), draws=2, metrics=names, batch_size=64)
     few, many = found.shots
     assert 0.1 < few.mean["accuracy"] < many.mean["accuracy"]
     assert few.deviation["accuracy"] > 0
-    command = ["eval", str(folder), "--probe=few_shot", "--shots=1,20", "--metrics=accuracy"]
+    split = {"train_split": "train[:200]", "split": "train[200:260]"}
+    command = [
+        "eval",
+        str(folder),
+        *(f"--{k}={v}" for k, v in split.items()),
+        "--probe=few_shot",
+        "--shots=1,2",
+        "--metrics=accuracy",
+    ]
     assert main([*command, "--batch_size=64"]) == 0
     written = json.loads((folder / "eval_few_shot.json").read_text())
-    five = zoo.few_shot(loaded, shots=(1,), metrics=names, batch_size=64)
-    assert written["shots"][0]["mean"] == five.shots[0].mean
-    assert [row["shots"] for row in written["shots"]] == [1, 20]
+    again = zoo.few_shot(loaded, shots=(1,), metrics=names, batch_size=64, **split)
+    assert written["shots"][0]["mean"] == again.shots[0].mean
+    assert [row["shots"] for row in written["shots"]] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -95,11 +105,12 @@ def test_few_shot(digits):
         ("--probe=knn --worst=3", "--worst does not go with --probe"),
         ("--train_split=train", "--train_split goes with --probe=knn or linear or few_shot"),
         ("--probe=few_shot --shots=1,a", "should be numbers with commas between"),
-        ("--probe=few_shot --shots=500", "class '0' has 142 examples to learn from"),
+        (f"--probe=few_shot --shots=50 {FEW}", "examples to learn from"),
         ("--probe=knn --data=embedded:wine", "takes images; embedded:wine has features, label"),
         ("--probe=knn --data=embedded:diabetes", "embedded:diabetes has no classes"),
         ("--probe=knn --data=embedded:digits --split=train", "share 1,437 examples"),
         ("--probe=knn --data=embedded:digits --split=tst", "did you mean 'test'?"),
+        ("--probe=knn --metrics=acuracy", "no metric 'acuracy' (did you mean 'accuracy'?)"),
         ("--template=x", "template is for CLIP and SigLIP"),
     ],
 )

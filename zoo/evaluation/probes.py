@@ -31,7 +31,7 @@ from zoo.evaluation.frozen import (
 from zoo.evaluation.measure import Outputs
 from zoo.evaluation.result import FewShot, Shots
 from zoo.evaluation.subject import Subject
-from zoo.metrics import find_metrics
+from zoo.metrics import METRICS, find_metrics
 from zoo.pretrained import Pretrained
 from zoo.use.batches import BATCH_SIZE
 from zoo.use.embed import Embedder, make_embedder
@@ -88,6 +88,8 @@ def probe(
     """
     if kind not in ("knn", "linear"):
         raise UserError(f"kind={kind!r} is unknown{nearest(kind, ('knn', 'linear'))}")
+    for name in metrics or ():
+        METRICS.get(name)  # an unknown one is an error before anything is read
     how = {"pooling": pooling, "tokenizer": tokenizer, "batch_size": batch_size}
     opened = _open(source, data, train_split, split, columns, **how)
     first = _run(opened, kind)
@@ -132,6 +134,8 @@ def few_shot(
     """
     if draws < 1 or not shots or min(shots) < 1:
         raise UserError(f"shots={list(shots)} and draws={draws} must be at least 1")
+    for name in metrics or ():
+        METRICS.get(name)  # an unknown one is an error before anything is read
     opened = _open(source, data, train_split, split, columns, pooling, tokenizer, batch_size)
     rows = []
     for count in shots:
