@@ -10,7 +10,9 @@ from zoo.config import DataConfig, TrainConfig
 from zoo.evaluation.passes import make_eval_step
 
 
-@pytest.mark.parametrize("batch_size", [None, 1, 100])
+@pytest.mark.parametrize(
+    "batch_size", [None, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 100))]
+)
 def test_eight_devices_say_what_one_says(tmp_path, batch_size):
     config = small_config(
         data=DataConfig("embedded:digits", transform="normalize(0.5, 0.5)"),

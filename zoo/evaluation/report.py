@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from zoo.console import align
 from zoo.evaluation.result import Evaluation, FewShot
 from zoo.evaluation.slices import FEW, Slice
-from zoo.metrics import Interval
+from zoo.metrics import Interval, tabulate_classes
 
+MOST_CLASSES = 10  # lines of a table of classes
 MOST_SLICES = 12  # lines of a field's slices
 
 
@@ -28,6 +29,7 @@ def tell(found: Evaluation | FewShot) -> Iterator[str]:
         rows: list[tuple[str, ...]] = [("metric", "value", "95 % interval")]
         rows += [(k, show(i.value), show_interval(i)) for k, i in found.metrics.items()]
         yield from align(rows, (1,))
+        yield from tell_classes(found)
     if found.slices:
         yield from tell_slices(found)
     if found.worst:
@@ -59,6 +61,20 @@ def show_interval(interval: Interval) -> str:
     if math.isnan(interval.low):
         return "-"
     return f"{show(interval.low)} to {show(interval.high)}"
+
+
+def tell_classes(found: Evaluation) -> Iterator[str]:
+    """Precision, recall and F1 of each class, of few classes."""
+    confusion = found.confusion
+    if confusion is None or len(confusion) > MOST_CLASSES:
+        return
+    table = tabulate_classes(confusion)
+    rows: list[tuple[str, ...]] = [("class", "examples", "precision", "recall", "f1")]
+    for i, name in enumerate(found.classes):
+        numbers = [f"{table[key][i]:.4f}" for key in ("precision", "recall", "f1")]
+        rows.append((name, f"{table['labels'][i]:,.0f}", *numbers))
+    yield ""
+    yield from align(rows, (1, 2, 3, 4))
 
 
 def tell_against(found: Evaluation) -> Iterator[str]:
