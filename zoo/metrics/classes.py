@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +72,9 @@ class ClassCounts(Additive):
     def finish(self, sums: np.ndarray) -> np.ndarray:
         return self.combine(*np.split(sums, 3, axis=-1))
 
+    @abc.abstractmethod
     def combine(self, right: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Values `[...]` of counts `[..., c]`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

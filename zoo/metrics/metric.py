@@ -9,6 +9,7 @@ a class) is NaN.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ Weigh = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(abc.ABC):
     """A named number of records; a subclass writes `prepare`.
 
     `needs` are the fields of the records that it reads.
@@ -30,9 +31,9 @@ class Metric:
     needs: tuple[str, ...]
     higher_is_better: bool = True
 
+    @abc.abstractmethod
     def prepare(self, records: Records) -> Weigh:
         """Weights `[r, n]` to values `[r]`, float64; what no weight changes is done once, here."""
-        raise NotImplementedError
 
     def __call__(self, records: Records, weights: np.ndarray) -> np.ndarray:
         """Values `[r]` under weights `[r, n]`."""
@@ -50,13 +51,13 @@ class Metric:
 class Additive(Metric):
     """A metric of sums over rows: the sums of parts add up to those of the whole."""
 
+    @abc.abstractmethod
     def statistics(self, records: Records) -> Any:
         """`[n, k]` float64, an array or a `scipy.sparse.csr_array`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def finish(self, sums: np.ndarray) -> np.ndarray:
         """Values `[...]` of sums `[..., k]`."""
-        raise NotImplementedError
 
     def prepare(self, records: Records) -> Weigh:
         statistics = self.statistics(records)

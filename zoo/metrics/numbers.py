@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,9 +106,9 @@ class Moments(Additive):
     def finish(self, sums: np.ndarray) -> np.ndarray:
         return np.asarray(self.combine(*np.split(sums, 7, axis=-1)).mean(axis=-1))
 
+    @abc.abstractmethod
     def combine(self, *moments: np.ndarray) -> np.ndarray:
         """Values `[..., k]` of the seven moments `[..., k]`."""
-        raise NotImplementedError
 
 
 class R2(Moments):

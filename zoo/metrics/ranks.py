@@ -6,6 +6,7 @@ rows: which pairs of rows count depends on all of them.
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,11 +118,11 @@ class OneVersusRest(Metric):
             return [int(self.which)]
         return [1] if classes == 2 else list(range(classes))
 
+    @abc.abstractmethod
     def rank(
         self, ranking: Ranking, weights: np.ndarray, positive: np.ndarray, negative: np.ndarray
     ) -> np.ndarray:
         """Values `[r]` of a class, which and whose rest weigh `[r]`, under weights `[m, r]`."""
-        raise NotImplementedError
 
 
 class Auroc(OneVersusRest):
