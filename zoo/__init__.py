@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from zoo.explanation import Explanation, explain
     from zoo.generation import Generation, generate
     from zoo.models import create_model, init_params, list_models
-    from zoo.pretrained import convert, load_pretrained, save_pretrained
+    from zoo.models.lora import merge_lora
+    from zoo.pretrained import convert, load_pretrained, save_adapter, save_pretrained
     from zoo.train import Result, fit
     from zoo.use import embed, fill_mask, predict
 
@@ -20,7 +21,9 @@ _HOMES = {
     "create_model": "zoo.models",
     "init_params": "zoo.models",
     "list_models": "zoo.models",
+    "merge_lora": "zoo.models.lora",
     "load_pretrained": "zoo.pretrained",
+    "save_adapter": "zoo.pretrained",
     "save_pretrained": "zoo.pretrained",
     "convert": "zoo.pretrained",
     "generate": "zoo.generation",
@@ -47,7 +50,9 @@ __all__ = [
     "init_params",
     "list_models",
     "load_pretrained",
+    "merge_lora",
     "predict",
+    "save_adapter",
     "save_pretrained",
 ]
 __version__ = "0.1.0"

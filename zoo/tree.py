@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,16 +34,36 @@ def map_named(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda p, *xs: function(path_name(p), *xs), tree, *rest)
 
 
+def select(pattern: str, params: Any) -> Any:
+    """A tree of bools: does the regex occur in the leaf's path? It may in none."""
+    return map_named(lambda path, _: re.search(pattern, path) is not None, params)
+
+
 def make_mask(pattern: str, params: Any) -> Any:
     """A tree of bools: does the regex occur in the leaf's path?
 
     Raises UserError when it matches nothing: a pattern that does nothing is a mistake.
     """
-    mask = map_named(lambda path, _: re.search(pattern, path) is not None, params)
+    mask = select(pattern, params)
     if not any(jax.tree.leaves(mask)):
         paths = list(named_leaves(params))
         raise UserError(f"pattern {pattern!r} matches no parameter (paths are like {paths[0]!r})")
     return mask
+
+
+def drop_leaves(tree: Any, paths: Collection[str]) -> Any:
+    """The tree with None, which is no leaf, in the place of the leaves of these paths."""
+    return map_named(lambda path, leaf: None if path in paths else leaf, tree) if paths else tree
+
+
+def fill_leaves(part: Any, whole: Any) -> Any:
+    """The tree of `drop_leaves` again whole: where it has None, the leaves of `whole`."""
+    return jax.tree.map(
+        lambda leaf, other: other if leaf is None else leaf,
+        part,
+        whole,
+        is_leaf=lambda x: x is None,
+    )
 
 
 def match_rules(rules: Sequence[tuple[str, Any]], paths: Sequence[str]) -> dict[str, Any]:
@@ -69,6 +89,25 @@ def is_stacked(path: str) -> bool:
     return any(
         part == STACK and not following.isdigit() for part, following in itertools.pairwise(parts)
     )
+
+
+def canonical_paths(params: Any) -> dict[str, tuple[str, ...]]:
+    """Path of each leaf of arrays or shapes -> its canonical paths: its own, or one a layer."""
+    out: dict[str, tuple[str, ...]] = {}
+    for path, leaf in named_leaves(params).items():
+        if not is_stacked(path):
+            out[path] = (path,)
+            continue
+        parts = path.split("/")
+        at = next(
+            i
+            for i, (part, following) in enumerate(itertools.pairwise(parts), start=1)
+            if part == STACK and not following.isdigit()
+        )
+        out[path] = tuple(
+            "/".join([*parts[:at], layer_name(i), *parts[at:]]) for i in range(leaf.shape[0])
+        )
+    return out
 
 
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:

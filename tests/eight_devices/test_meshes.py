@@ -26,7 +26,6 @@ from zoo.config import (
     UserError,
 )
 from zoo.evaluate import evaluate
-from zoo.optim import make_optimizer
 from zoo.parallel import DATA_AXES, choose_specs, place_batch
 from zoo.train.build import build, eval_batches
 from zoo.train.compile import Programs
@@ -99,8 +98,7 @@ def run_alone(name):
     mesh = jax.make_mesh(
         (1, 1, 1), axes, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1]
     )
-    optimizer = make_optimizer(config.optim, 3)
-    return run(parts, Programs(config, parts.task, optimizer, mesh, parts.programs.batch_shapes))
+    return run(parts, Programs(config, parts.task, mesh, parts.programs.batch_shapes))
 
 
 @pytest.mark.parametrize(

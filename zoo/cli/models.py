@@ -25,15 +25,18 @@ Prints what a model is made of: parameters by part, shapes, FLOPs, memory.
 
 
 CONVERT_HELP = """\
-usage: zoo convert SRC DST [--to=hf|zoo]
+usage: zoo convert SRC DST [--to=hf|zoo|peft] [--base=SOURCE]
 
 Writes published weights, or a run's, as another layout, tensor by tensor.
 
   --to=hf    a folder that transformers loads (default for our own layout and runs)
   --to=zoo   our own layout: zoo.json, and safetensors by our paths (default for others)
+  --to=peft  of a run with LoRA the adapter alone, as peft loads it; else it is merged
+  --base=SOURCE  the weights that an adapter belongs to, where not those that it names
 
 SRC: a Hugging Face folder, OWNER/NAME on the hub, timm's safetensors, an AugReg or
-big_vision .npz, our own layout, a run's folder. DST must hold no weights yet.
+big_vision .npz, our own layout, a run's folder, an adapter in peft's layout. DST must
+hold no weights yet.
 
 exit codes: 0 done, 2 a mistake, 3 done, but something was left aside (each is told)"""
 
@@ -79,12 +82,12 @@ def convert(argv: Sequence[str]) -> int:
     if asks_help(argv):
         print(CONVERT_HELP)
         return DONE
-    words, flags = split_flags(argv, ["to"])
+    words, flags = split_flags(argv, ["to", "base"])
     if len(words) != 2:
         raise UserError("zoo convert takes a source and a folder: zoo convert SRC DST")
     from zoo.pretrained import convert
 
-    report = convert(words[0], words[1], pick_one(flags, "to"))
+    report = convert(words[0], words[1], pick_one(flags, "to"), pick_one(flags, "base"))
     for line in report:
         print(line)
     print(f"written to {words[1]}")

@@ -138,6 +138,17 @@ class OptimConfig:
     decay_pattern: str = _key(
         "kernel$", "regex of the parameter paths that decay, l1 and l2 act on"
     )
+    rules: tuple[tuple[str, dict[str, Any]], ...] = _key(
+        (),
+        "(regex of canonical paths, {learning_rate: x, weight_decay: x, frozen: bool, from_step: "
+        "n}): the first that matches a path decides; the two x multiply",
+    )
+    layer_decay: float = _key(
+        1.0, "the learning rate is multiplied by this once for each layer down from the head"
+    )
+    unfreeze_every_steps: int = _key(
+        0, "what is above the layers trains first, one layer more each time (0: all at once)"
+    )
     l1: float = _key(0.0, "l1 * sum |w| is added to the loss that is minimised")
     l2: float = _key(0.0, "l2 / 2 * sum w^2 is added to the loss that is minimised")
     clip_norm: float | None = _key(None, "gradients are scaled to at most this global norm")
@@ -259,6 +270,8 @@ def check_config(config: Config) -> Config:
         )
     if c.optim.ema_decay is not None and not 0 <= c.optim.ema_decay < 1:
         raise UserError(f"optim.ema_decay={c.optim.ema_decay} is not in [0, 1)")
+    if not 0 < c.optim.layer_decay <= 1:
+        raise UserError(f"optim.layer_decay={c.optim.layer_decay} is not in (0, 1]")
     span = c.log.profile_steps
     if span and not 0 <= span[0] < span[1]:
         raise UserError(f"log.profile_steps={span}: (a, b) needs 0 <= a < b")
@@ -317,7 +330,7 @@ def _check_buckets(config: Config) -> None:
 
 _MAY_BE_ZERO = {
     "num_workers", "learning_rate", "warmup_steps", "weight_decay", "l1", "l2", "ema_decay",
-    "validation_fraction", "test_fraction", "seed", "num_steps",
+    "validation_fraction", "test_fraction", "seed", "num_steps", "unfreeze_every_steps",
 }  # fmt: skip
 
 
@@ -373,7 +386,11 @@ def quick(config: Config) -> Config:
             steps_per_call=min(config.train.steps_per_call, 2),
             eval_every_steps=2 if config.train.eval_every_steps else None,
         ),
-        optim=replace(config.optim, warmup_steps=min(config.optim.warmup_steps, 2)),
+        optim=replace(
+            config.optim,
+            warmup_steps=min(config.optim.warmup_steps, 2),
+            unfreeze_every_steps=min(config.optim.unfreeze_every_steps, 1),
+        ),
         checkpoint=replace(config.checkpoint, every_steps=None),
         log=replace(config.log, every_steps=2),
     )

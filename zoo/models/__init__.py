@@ -16,6 +16,7 @@ from zoo.config.parse import convert
 from zoo.models.clip import CLIP, SigLIP, TextTower
 from zoo.models.decoder import Decoder
 from zoo.models.encoder import Encoder
+from zoo.models.lora import LoRA, find_targets
 from zoo.models.mae import MAE
 from zoo.models.mixer import Mixer
 from zoo.models.mlp import MLP
@@ -63,6 +64,27 @@ def make_model(cls: type, fields: dict[str, Any], place: str) -> nn.Module:
         line = str(error).strip().splitlines()[0]
         raise UserError(f"{place}: these sizes make no {cls.__name__}: {line}") from None
     return model
+
+
+def make_lora(base: nn.Module, settings: dict[str, Any], place: str = "model.lora") -> LoRA:
+    """A model with corrections at its dense layers (`zoo/models/lora.py`) from settings such as a
+    config holds: `rank`, `alpha`, `targets`, `dropout`.
+
+    Raises UserError, that names `place`, on an unknown one, a wrong type or value, and on targets
+    that match no layer.
+    """
+    model = LoRA(base, **check_lora(settings, place))
+    find_targets(base, model.targets)
+    return model
+
+
+def check_lora(settings: dict[str, Any], place: str = "model.lora") -> dict[str, Any]:
+    """The settings in their types, before there is a model. Raises UserError as `make_lora`."""
+    fields = {name: kind for name, kind in model_fields(LoRA).items() if name != "base"}
+    for key in settings:
+        if key not in fields:
+            raise UserError(f"{place}.{key} is unknown{nearest(key, fields)}")
+    return {key: convert(value, fields[key], f"{place}.{key}") for key, value in settings.items()}
 
 
 def convert_fields(fields: dict[str, Any], values: dict[str, Any], place: str) -> dict[str, Any]:

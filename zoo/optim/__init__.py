@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -16,19 +16,32 @@ from optax import contrib
 
 from zoo.config import OptimConfig, TrainConfig, UserError, nearest
 from zoo.config.parse import convert
-from zoo.optim.optimizers import OPTIMIZERS, REFUSED, Mask, Optimizer, decay_after, make_sam
+from zoo.optim.groups import Groups, begin_at, hold_back, make_groups, parse_rules
+from zoo.optim.optimizers import (
+    OPTIMIZERS,
+    REFUSED,
+    WHOLE,
+    Mask,
+    Optimizer,
+    decay_after,
+    make_sam,
+)
 from zoo.optim.schedules import SCHEDULES, Schedule
-from zoo.tree import make_mask
+from zoo.tree import fill_leaves, make_mask, map_named, select
 
 __all__ = [
     "OPTIMIZERS",
     "REFUSED",
     "SCHEDULES",
+    "Groups",
     "check_steps",
     "choose_eval_params",
+    "make_groups",
     "make_optimizer",
     "make_schedule",
 ]
+
+MakeMask = Callable[[str, Any], Any]  # a regex and a tree -> a tree of bools
 
 _SAM = {"base": "sgd", "base_arguments": {}}
 
@@ -55,22 +68,76 @@ def make_schedule(config: OptimConfig, num_steps: int) -> Schedule:
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 
-def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransformation:
-    """The whole chain. Raises UserError on an unknown name or argument, or on what cannot go
-    together.
+def make_optimizer(
+    config: OptimConfig, num_steps: int, groups: Groups | None = None
+) -> optax.GradientTransformation:
+    """The whole chain, for the parameters that `groups` lets train (by default for all, alike).
 
     Decay is decoupled (Loshchilov & Hutter 2019) for every optimizer: through the optimizer's own
-    `weight_decay` where Optax gives it one with a mask, beside its update otherwise.
+    `weight_decay` where Optax gives it one with a mask, beside its update otherwise. Groups of
+    another decay or first step have an optimizer of their own, so that a parameter that begins
+    late begins with fresh moments; a multiplier of the learning rate scales the update, decay
+    included, as PyTorch's parameter groups do.
+
+    Raises UserError on an unknown name or argument, or on what cannot go together.
     """
-    decays = partial(make_mask, config.decay_pattern)
+    _check_rules(config)
+    groups = Groups() if groups is None else groups
+    # Of a part of the parameters a pattern may match none: `make_groups` has seen them all.
+    make = make_mask if groups.is_plain else select
     chain = []
     if config.l2:
-        chain.append(optax.add_decayed_weights(config.l2, decays))
+        chain.append(optax.add_decayed_weights(config.l2, partial(make, config.decay_pattern)))
     if config.l1:
-        chain.append(optax.masked(_add_sign(config.l1), decays))
+        chain.append(optax.masked(_add_sign(config.l1), partial(make, config.decay_pattern)))
+    if groups.from_step:
+        chain.append(hold_back(groups))
     if config.clip_norm is not None:
         chain.append(optax.clip_by_global_norm(config.clip_norm))
-    return optax.chain(*chain, _make_named(config, num_steps, decays))
+    chain.append(_make_parts(config, num_steps, groups, make))
+    if groups.learning_rate:
+        chain.append(optax.stateless(lambda updates, _: groups.scale(updates)))
+    return optax.chain(*chain)
+
+
+def _make_parts(
+    config: OptimConfig, num_steps: int, groups: Groups, make: MakeMask
+) -> optax.GradientTransformation:
+    """One optimizer, or one for each pair of decay and first step."""
+    if not (groups.weight_decay or groups.from_step):
+        return _make_named(config, num_steps, make)
+
+    def choose(path: str, _: Any) -> tuple[float, int]:
+        return groups.weight_decay.get(path, 1.0), groups.from_step.get(path, 0)
+
+    def name(pair: tuple[float, int]) -> str:
+        return f"decay_{pair[0]:g}_from_{pair[1]}"
+
+    paths = {*groups.weight_decay, *groups.from_step}
+    pairs = {(1.0, 0), *(choose(path, None) for path in paths)}
+    parts = {}
+    for decay, first in sorted(pairs):
+        part = dataclasses.replace(config, weight_decay=config.weight_decay * decay)
+        optimizer = _make_named(part, num_steps, make, start=first)
+        parts[name((decay, first))] = begin_at(optimizer, first)
+    return optax.partition(
+        parts, lambda tree: map_named(lambda path, leaf: name(choose(path, leaf)), tree)
+    )
+
+
+def _check_rules(config: OptimConfig) -> None:
+    """Raises UserError on rows that cannot be, and multipliers an optimizer would get wrong."""
+    rules = [rule for _, rule in parse_rules(config)]
+    why = WHOLE.get(config.name)
+    apart = config.unfreeze_every_steps or any(
+        rule.from_step or rule.weight_decay != 1 for rule in rules
+    )
+    rates = config.layer_decay != 1 or any(rule.learning_rate != 1 for rule in rules)
+    if why and (apart or (rates and why.rates)):
+        raise UserError(
+            f"optim.name={config.name!r} {why.reason}: optim.rules may only set "
+            f"{'frozen' if why.rates else 'frozen and learning_rate'} with it"
+        )
 
 
 def check_steps(config: OptimConfig, train: TrainConfig) -> None:
@@ -99,26 +166,34 @@ def choose_eval_params(opt_state: Any, params: Any) -> Any:
     found = [x for x in jax.tree.leaves(opt_state, is_leaf=is_found) if is_found(x)]
     if not found:
         return params
-    places = jax.tree.map(lambda p: p.sharding, params)
-    return jax.jit(contrib.schedule_free_eval_params, out_shardings=places)(found[0], params)
+    trained = jax.tree.map(
+        lambda z, p: None if z is None else p, found[0].z, params, is_leaf=lambda z: z is None
+    )
+    places = jax.tree.map(lambda p: p.sharding, trained)
+    averaged = jax.jit(contrib.schedule_free_eval_params, out_shardings=places)(found[0], trained)
+    return fill_leaves(averaged, params)
 
 
 def _make_named(
-    config: OptimConfig, num_steps: int, decays: Mask, period: int = 1
+    config: OptimConfig, num_steps: int, make: MakeMask, period: int = 1, start: int = 0
 ) -> optax.GradientTransformation:
-    """The optimizer of the config's name with its decay, updated once in `period` steps."""
+    """The optimizer of the config's name with its decay, updated once in `period` steps, its first
+    step the schedule's step `start`."""
+    decays: Mask = partial(make, config.decay_pattern)
 
     def make_rate(peak: float) -> Schedule:
         schedule = make_schedule(dataclasses.replace(config, learning_rate=peak), num_steps)
-        return schedule if period == 1 else lambda count: schedule(period * (count + 1) - 1)
+        if period == 1 and not start:
+            return schedule
+        return lambda count: schedule(period * (count + 1) - 1 + start)
 
     if config.name == "sam" and period == 1:
-        return _make_sam(config, num_steps, decays)
+        return _make_sam(config, num_steps, make)
     key = "optim.name" if period == 1 else "optim.arguments.base"
     row = _look_up(config.name, key)
     _check_rate(config, row, f"{key}={config.name!r}")
     arguments_key = "optim.arguments" if period == 1 else "optim.arguments.base_arguments"
-    given = _check_arguments(config.arguments, row.arguments, arguments_key)
+    given = _check_arguments(config.arguments, row.arguments, arguments_key, make)
     for name, value in given.items():  # Muon's Adam has a peak of its own, on the same schedule
         if name.endswith("learning_rate") and value is not None:
             given[name] = make_rate(value)
@@ -137,9 +212,9 @@ def _make_named(
     return optax.chain(optimizer, decay_after(rate, config.weight_decay, decays))
 
 
-def _make_sam(config: OptimConfig, num_steps: int, decays: Mask) -> optax.GradientTransformation:
+def _make_sam(config: OptimConfig, num_steps: int, make: MakeMask) -> optax.GradientTransformation:
     known = [*_SAM, *list(inspect.signature(make_sam).parameters)[1:]]
-    given = {**_SAM, **_check_arguments(config.arguments, known, "optim.arguments")}
+    given = {**_SAM, **_check_arguments(config.arguments, known, "optim.arguments", make)}
     name, arguments = given.pop("base"), given.pop("base_arguments")
     if config.ema_decay is not None:
         raise UserError("optim.ema_decay would average SAM's perturbed parameters: set it to None")
@@ -149,7 +224,7 @@ def _make_sam(config: OptimConfig, num_steps: int, decays: Mask) -> optax.Gradie
     if not isinstance(period, int) or period < 2:
         raise UserError(f"optim.arguments.sync_period={period!r} must be an int of at least 2")
     base = dataclasses.replace(config, name=name, arguments=arguments)
-    return make_sam(_make_named(base, num_steps, decays, period), **given)
+    return make_sam(_make_named(base, num_steps, make, period), **given)
 
 
 def _look_up(name: str, key: str) -> Optimizer:
@@ -192,7 +267,9 @@ def _check_rate(config: OptimConfig, row: Optimizer, name: str) -> None:
         )
 
 
-def _check_arguments(given: dict[str, Any], known: list[str], key: str) -> dict[str, Any]:
+def _check_arguments(
+    given: dict[str, Any], known: list[str], key: str, make: MakeMask
+) -> dict[str, Any]:
     """The arguments as Optax takes them."""
     ours = {
         "learning_rate": "learning_rate",
@@ -207,7 +284,7 @@ def _check_arguments(given: dict[str, Any], known: list[str], key: str) -> dict[
         if name in ours:
             raise UserError(f"{key}.{name}: set optim.{ours[name]} instead")
     _check_names(given, [name for name in known if name not in ours], key)
-    return {name: _convert(name, value, f"{key}.{name}") for name, value in given.items()}
+    return {name: _convert(name, value, f"{key}.{name}", make) for name, value in given.items()}
 
 
 def _check_names(given: dict[str, Any], known: Iterable[str], key: str) -> None:
@@ -218,12 +295,12 @@ def _check_names(given: dict[str, Any], known: Iterable[str], key: str) -> None:
             raise UserError(f"{key}.{name} is unknown{hint}")
 
 
-def _convert(name: str, value: Any, key: str) -> Any:
+def _convert(name: str, value: Any, key: str, make: MakeMask) -> Any:
     """A dtype from its name, a mask from a regex, tuples from the lists of JSON."""
     if isinstance(value, list | tuple):
-        return tuple(_convert(name, part, key) for part in value)
+        return tuple(_convert(name, part, key, make) for part in value)
     if isinstance(value, str) and name.endswith("mask"):
-        return partial(make_mask, value)
+        return partial(make, value)
     if isinstance(value, str) and "dtype" in name:
         try:
             return jnp.dtype(value)

@@ -291,6 +291,28 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ),
 }
 
+
+@dataclass(frozen=True)
+class Whole:
+    """Why an optimizer is not to be divided into groups; `rates`: nor its update multiplied."""
+
+    reason: str
+    rates: bool = True
+
+
+_ONE_STEP = Whole("finds one step size for all parameters")
+_AVERAGES = Whole("averages the steps that it takes itself")
+_MATRICES = Whole("chooses its matrices among all parameters", rates=False)
+_NOT_LINEAR = Whole("takes steps that are not proportional to the learning rate")
+
+WHOLE: dict[str, Whole] = {
+    **dict.fromkeys(("dadapt_adamw", "prodigy", "dog", "dowg"), _ONE_STEP),
+    **dict.fromkeys(("schedule_free_sgd", "schedule_free_adamw"), _AVERAGES),
+    **dict.fromkeys(("muon", "galore"), _MATRICES),
+    **dict.fromkeys(("cocob", "fromage", "madgrad", "rprop", "optimistic_adam"), _NOT_LINEAR),
+    "sam": Whole("climbs along the gradient of all parameters at once"),
+}
+
 _NEEDS_LOSS = "needs the value of the loss at every update, a pure training step gives gradients"
 _WRAPS = "wraps another optimizer and is none itself"
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.config import UserError, nearest
-from zoo.models import CLASSES, make_model, model_fields
+from zoo.models import CLASSES, make_lora, make_model, model_fields
+from zoo.models.lora import LoRA
 from zoo.pretrained.bart import BART, MBART
 from zoo.pretrained.bert import ALBERT, BERT
 from zoo.pretrained.bridge import plan
@@ -93,6 +94,12 @@ def choose_fields(family: Family, source: Source, head: str) -> dict[str, Any]:
     """Fields of our class for a file. Raises UserError on a config we cannot follow."""
     config = TheirConfig(source.config, f"{source.place}/config.json")
     return family.read_config(config, head, source.tensors)
+
+
+def family_for(source: Source, model: nn.Module) -> Family:
+    """The family by whose names transformers knows a model of a source: the file's own, or where
+    the file is none of transformers', the first that can say all that the model is."""
+    return family_of(source) if source.layout == "hf" else architecture_of(model)[0]
 
 
 def architecture_of(model: nn.Module) -> tuple[Family, dict[str, Any]]:
@@ -180,7 +187,11 @@ def find_meaning(model: Any) -> dict[str, Any]:
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Class and fields of a model of ours as JSON, `zoo.json`. Raises UserError on another's."""
+    """Class and fields of a model of ours as JSON, `zoo.json`; with LoRA those of its base, and
+    `lora`. Raises UserError on another's."""
+    if isinstance(model, LoRA):
+        settings = {k: getattr(model, k) for k in model_fields(LoRA) if k != "base"}
+        return {**describe_model(model.base), "lora": settings}
     name = type(model).__name__
     if CLASSES.get(name) is not type(model):
         raise UserError(f"{name} is no class of zoo's own: it cannot be written by name")
@@ -202,4 +213,9 @@ def model_of(values: dict[str, Any], place: str) -> nn.Module:
         raise UserError(f"{place}: no class {name!r}{nearest(str(name), CLASSES)}")
     if not isinstance(fields, dict):
         raise UserError(f"{place}: 'fields' is no table")
-    return make_model(CLASSES[name], fields, place=place)
+    model = make_model(CLASSES[name], fields, place=place)
+    if "lora" not in values:
+        return model
+    if not isinstance(values["lora"], dict):
+        raise UserError(f"{place}: 'lora' is no table")
+    return make_lora(model, values["lora"], f"{place}: lora")

@@ -15,20 +15,31 @@ from etils import epath
 
 from zoo.config import UserError
 from zoo.models import make_model
+from zoo.models.lora import LoRA
 from zoo.pretrained.adapt import adapt_params
+from zoo.pretrained.adapter import (
+    check_hash,
+    count_classes,
+    find_pieces,
+    read_corrections,
+    read_whole,
+)
+from zoo.pretrained.adapter_config import read_adapter_config
 from zoo.pretrained.bridge import AsOurs, our_leaves, read_tree
 from zoo.pretrained.describe import (
     choose_fields,
+    family_for,
     family_of,
     find_heads,
     model_of,
 )
 from zoo.pretrained.family import Family, head_of
+from zoo.pretrained.merged import Merged, merge_run
 from zoo.pretrained.pooling import Pooling, read_pooling
 from zoo.pretrained.processor import Processor
 from zoo.pretrained.recipe import Recipe, find_recipe, has_recipe, read_labels, to_processor
 from zoo.pretrained.safetensors_file import Tensors
-from zoo.pretrained.sources import MODEL_FILE, Source, find_source, read_json
+from zoo.pretrained.sources import ADAPTER_FILE, MODEL_FILE, Source, find_source, read_json
 from zoo.pretrained.text import find_pad_token, find_tokenizer
 from zoo.tree import stack_layers
 
@@ -107,7 +118,13 @@ class Opened:
 
 
 def load_pretrained(
-    source: Any, head: str | None = None, *, dtype: Any = None, seed: int = 0, **changes: Any
+    source: Any,
+    head: str | None = None,
+    *,
+    base: Any = None,
+    dtype: Any = None,
+    seed: int = 0,
+    **changes: Any,
 ) -> Pretrained:
     """Loads published weights, or a run's.
 
@@ -115,10 +132,12 @@ def load_pretrained(
       source: a Hugging Face folder (safetensors, sharded, or a torch .bin, read without torch and
         without running code), timm's safetensors, an AugReg or big_vision .npz, a folder in our own
         layout, a run's workdir, `package:NAME` (weights that an installed package holds), or
-        OWNER/NAME on the hub where no such path exists.
+        OWNER/NAME on the hub where no such path exists. An adapter in peft's layout is merged into
+        its base, a run with LoRA into its model.
       head: 'lm', 'masked_lm', 'replaced_token', 'sequence', 'token', 'span', 'multiple_choice',
         'classification' or 'none'; by default the one the source was saved with. A new head begins
         at random, from `seed`.
+      base: of an adapter: its base as a source, where that is not what the adapter names.
       dtype: of the parameters; by default those of the file.
       **changes: fields of the model, such as `num_classes=10`, `image_size=(384, 384)`,
         `vocab_size`, `num_positions`, `scan_layers=True`; the parameters are made to fit
@@ -129,7 +148,7 @@ def load_pretrained(
     on NaN, and on a change that the parameters cannot follow.
     """
     kind = _check_dtype(dtype)
-    opened = open_pretrained(source, head)
+    opened = open_pretrained(source, head, base)
     folder, before = opened.source.folder, opened.model
     after = change_model(before, head, changes)
     processor, untold = find_processor(opened.source, after)
@@ -151,17 +170,24 @@ def load_pretrained(
     return Pretrained(after, params, tokenizer, processor, card, report)
 
 
-def open_pretrained(source: Any, head: str | None = None) -> Opened:
+def open_pretrained(source: Any, head: str | None = None, base: Any = None) -> Opened:
     """Finds weights and compares every key and shape with the model of their config.
 
-    A `head` that is asked for is what is tried first where the config names none.
+    A `head` that is asked for is what is tried first where the config names none. `base` is for an
+    adapter, in the place of the one that it names.
     """
     found = find_source(source)
+    if found.layout == "peft":
+        return _open_adapter(found, head, base)
+    if base is not None:
+        raise UserError(f"{found.place} is no adapter: it has no base")
     if found.layout == "zoo" and not found.config:
         raise UserError(f"{found.place}: {MODEL_FILE} is missing; a run writes it when it starts")
     if found.layout == "zoo":
         model = model_of(found.config, f"{found.place}/{MODEL_FILE}")
         check_ours(found.tensors, model)
+        if isinstance(model, LoRA):
+            return Opened(found, model.base, merge_run(found.tensors, model), ())
         return Opened(found, model, found.tensors, ())
     family = family_of(found)
     heads, misfits = find_heads(family, found, head), []
@@ -187,6 +213,44 @@ def _open_as(family: Family, found: Source, head: str) -> Opened:
     model = make_model(family.model_class, choose_fields(family, found, head), place=found.place)
     view = AsOurs(found.tensors, family.make_table(model, found.tensors.names()), model)
     return Opened(found, model, view, view.report)
+
+
+def _open_adapter(found: Source, head: str | None, base: Any) -> Opened:
+    """An adapter in peft's layout as its base with the corrections merged.
+
+    Raises UserError when it is of another base, or does what we cannot.
+    """
+    config = read_adapter_config(found.config, f"{found.place}/{ADAPTER_FILE}")
+    name = config.base if base is None else base
+    if not name:
+        raise UserError(f"{found.place}: the adapter names no base: give base=SOURCE")
+    try:
+        opened = open_pretrained(name, config.head or head)
+    except UserError as error:
+        hint = "" if base is not None else " (another place of it: base=SOURCE)"
+        raise UserError(f"{found.place}: its base: {error}{hint}") from None
+    check_hash(found.tensors, opened.source)
+    model = change_model(opened.model, config.head, {})
+    family = family_for(opened.source, model)
+    pieces = find_pieces(family, model)
+    classes = getattr(model, "num_classes", 0)
+    if (count := count_classes(found.tensors, pieces, classes)) != classes:
+        model = change_model(model, None, {"num_classes": count})
+        pieces = find_pieces(family, model)
+    wanted, whole = our_leaves(model), read_whole(config, found.tensors, pieces, model)
+    merged = Merged(
+        found.place,
+        opened.tensors,
+        read_corrections(config, found.tensors, pieces, model),
+        whole,
+        [path for path in wanted if path in whole or path in opened.tensors],
+    )
+    check_ours(merged, model)
+    told = [f"{p}: the base's, left aside" for p in opened.tensors.names() if p not in wanted]
+    source = dataclasses.replace(
+        opened.source, place=found.place, files=(*opened.source.files, *found.files)
+    )
+    return Opened(source, model, merged, (*opened.report, *told))
 
 
 def read_generation(folder: epath.Path | None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import numpy as np
 from etils import epath
 
 from zoo.config import UserError, nearest
+from zoo.models.lora import LoRA, merge_lora
+from zoo.pretrained.adapter_save import export_adapter
 from zoo.pretrained.bridge import AsTheirs, all_finite
 from zoo.pretrained.describe import architecture_of, describe_model
 from zoo.pretrained.load import (
@@ -57,10 +59,13 @@ def save_pretrained(
 ) -> None:
     """Writes the folder that `transformers` loads: config.json, safetensors, tokenizer.json.
 
-    `params` as the model holds them, stacked or not; of a `card` the labels and special tokens go
-    along. Raises UserError when transformers has no class for this model (the fields that stand in
-    the way are named), or when the folder holds weights already.
+    `params` as the model holds them, stacked or not, a LoRA model's merged (`save_adapter` writes
+    its adapter alone); of a `card` the labels and special tokens go along. Raises UserError when
+    transformers has no class for this model (the fields that stand in the way are named), or when
+    the folder holds weights already.
     """
+    if isinstance(model, LoRA):
+        model, params = merge_lora(model, params)
     arrays = {k: np.asarray(v) for k, v in named_leaves(unstack_layers(params)).items()}
     tensors = MemoryTensors(arrays, "params")
     check_ours(tensors, model)
@@ -76,15 +81,20 @@ def save_pretrained(
         _write_json(folder / GENERATION_FILE, card.generation)
 
 
-def convert(source: Any, target: Any, layout: str | None = None) -> list[str]:
+def convert(source: Any, target: Any, layout: str | None = None, base: Any = None) -> list[str]:
     """Writes a source anew, as layout 'hf' (Hugging Face) or 'zoo' (our own paths); by default as
-    the other one; with it goes what lies beside the weights (tokenizer, processor). Tensor by
-    tensor: large ones one at a time, a small one is read while the one before is written; a
-    safetensors file's are turned in strips, none stands there twice. Returns the report.
+    the other one; with it goes what lies beside the weights (tokenizer, processor). An adapter is
+    merged into its base, `base` where that is not the one it names; as 'peft' only the adapter of a
+    run with LoRA is written. Tensor by tensor: large ones one at a time, a small one is read while
+    the one before is written; a safetensors file's are turned in strips, none stands there twice.
+    Returns the report.
 
     Raises UserError as `load_pretrained` and `save_pretrained` do; no weights are left then.
     """
-    opened = open_pretrained(source)
+    if layout == "peft":
+        export_adapter(source, target, base)
+        return []
+    opened = open_pretrained(source, None, base)
     if layout is None:
         layout = "hf" if opened.source.layout == "zoo" else "zoo"
     folder = epath.Path(target).expanduser()
@@ -122,7 +132,7 @@ def write_folder(
 ) -> None:
     """Weights and the file that says what model they are of; the weights are whole or not there."""
     if layout not in ("hf", "zoo"):
-        raise UserError(f"no layout {layout!r}{nearest(layout, ('hf', 'zoo'))}")
+        raise UserError(f"no layout {layout!r}{nearest(layout, ('hf', 'zoo', 'peft'))}")
     if layout == "hf":
         family, config = architecture_of(model)
         tensors: Tensors = AsTheirs(ours, family.make_table(model, None), model)

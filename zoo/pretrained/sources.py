@@ -26,6 +26,7 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
+ADAPTER_FILE, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 TIMM_KEYS = ("patch_embed.proj.weight", "stem.proj.weight")  # a ViT's, a Mixer's
 PACKAGE = "package:"  # the weights inside an installed distribution
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -37,7 +38,7 @@ class Source:
     """Weights that have been found: `config` is {} where a file comes without one."""
 
     place: str
-    layout: str  # 'hf', 'timm', 'npz', 'zoo'
+    layout: str  # 'hf', 'timm', 'npz', 'zoo', 'peft' (an adapter, which belongs to a base)
     config: dict[str, Any]
     tensors: Tensors
     folder: epath.Path | None
@@ -101,6 +102,12 @@ def open_folder(folder: epath.Path, place: str | None = None) -> Source:
     if (folder / "checkpoints").is_dir():
         return open_run(folder)
     found = [folder / name for name in WEIGHTS if (folder / name).exists()]
+    adapters = [folder / name for name in ADAPTERS if (folder / name).exists()]
+    if adapters and (folder / ADAPTER_FILE).exists():
+        if found:
+            raise UserError(f"{place} holds {found[0].name} and {adapters[0].name}: part the two")
+        values = read_json(folder / ADAPTER_FILE)
+        return Source(place, "peft", values, open_tensors(adapters[0]), folder, (adapters[0],))
     if not found:
         inside = sorted(p.name for p in folder.iterdir())[:5]
         told = f"it holds {', '.join(inside)}" if inside else "it is empty"
@@ -157,15 +164,15 @@ def choose_evaluated(leaves: dict[str, Any]) -> dict[str, Any]:
     The running average where there is one; of a schedule-free optimizer, whose parameters are where
     it takes gradients, the average that it stands for (Defazio et al. 2024).
     """
-    average = _below("ema", leaves)
+    average, params = _below("ema", leaves), _below("params", leaves)
     if average:
-        return average
-    params = _below("params", leaves)
+        return {**params, **average}  # what is frozen has no average
     state = next((p.removesuffix("/weight_sum") for p in leaves if p.endswith("/weight_sum")), None)
     if state is None:
         return params
     share, ahead = leaves[f"{state}/b1"], _below(f"{state}/z", leaves)
-    return {path: (x - (1 - share) * ahead[path]) / share for path, x in params.items()}
+    averaged = {path: (params[path] - (1 - share) * z) / share for path, z in ahead.items()}
+    return {**params, **averaged}
 
 
 def _below(prefix: str, leaves: dict[str, Any]) -> dict[str, Any]:

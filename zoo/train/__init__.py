@@ -99,12 +99,18 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     start = () if parts.start is None else parts.start.report
     for note in (*parts.dataset.notes, show_example(parts), *start):
         progress.tell(note)
+    groups = parts.programs.groups
+    for line in groups.lines:
+        progress.tell(line)
     if folder is None or jax.process_index():
         return
     if type(parts.model) in CLASSES.values():  # for zoo.load_pretrained
         write_json(folder / MODEL_FILE, describe_model(parts.model))
     places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
+    if not groups.is_plain:
+        rates = ("learning rate", *map(groups.describe, places))
+        rows = [(*row, rate) for row, rate in zip(rows, rates, strict=True)]
     lines = align(rows)
     (folder / "parameters.txt").write_text("\n".join(lines) + f"\ntotal {count_params(params):,}\n")
     if parts.start is not None:

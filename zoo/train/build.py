@@ -65,7 +65,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     head = getattr(TASKS.get(config.task.name), "head", None)
     if config.model.name != PRETRAINED:
         MODELS.get(config.model.name)
-    optimizer = make_optimizer(config.optim, config.train.num_steps)
+    make_optimizer(config.optim, config.train.num_steps)  # its mistakes before any data is read
     check_steps(config.optim, config.train)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
     mesh = make_mesh(config.parallel)
@@ -114,7 +114,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         local_rows(eval_batch_size, num_shares, "train.eval_batch_size"),
         eval_batch_size,
         schedule,
-        Programs(config, task, optimizer, mesh, batch, shorter),
+        Programs(config, task, mesh, batch, shorter),
         start,
     )
 

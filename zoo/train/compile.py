@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.config import Config
+from zoo.optim import make_groups, make_optimizer
 from zoo.parallel import DATA_AXES, choose_specs
 from zoo.parallel.rules import like_params
 from zoo.train.state import State, init_state
@@ -32,26 +33,31 @@ class Programs:
         self,
         config: Config,
         task: Any,
-        optimizer: optax.GradientTransformation,
         mesh: Mesh,
         batch: dict[str, jax.ShapeDtypeStruct],
         shorter: Sequence[dict[str, jax.ShapeDtypeStruct]] = (),
+        frozen: frozenset[str] = frozenset(),
     ):
         """`batch` gives shapes and dtypes of a global training batch, `shorter` those of others
-        that are planned too."""
+        that are planned too; `frozen` are canonical paths that train only where a row of
+        `optim.rules` names them. Raises UserError on a table that does not fit the model."""
         self.mesh = mesh
         self.batch_sharding = NamedSharding(mesh, P(DATA_AXES))
         self.blocks_sharding = NamedSharding(mesh, P(None, DATA_AXES))
         self.compile_seconds = 0.0
-        self._task, self._optimizer = task, optimizer
+        self._task = task
         self.batch_shapes, self._shorter = batch, shorter
         self._key = jax.random.key(config.seed)
         norm = find_norm if mesh.size == 1 else optax.tree.norm
-        self._train_step = make_train_step(task, optimizer, config, norm)
+        self.groups = make_groups(config.optim, jax.eval_shape(task.init, self._key), frozen)
+        optimizer = make_optimizer(config.optim, config.train.num_steps, self.groups)
+        self._optimizer = optimizer
+        self._train_step = make_train_step(task, optimizer, config, norm, self.groups)
         self._compiled: dict[Any, Any] = {}
 
         def init(key: jax.Array) -> State:
-            return init_state(task, optimizer, batch, key, config.optim.ema_decay is not None)
+            use_ema = config.optim.ema_decay is not None
+            return init_state(task, optimizer, batch, key, use_ema, self.groups)
 
         self._init = init
         shapes = jax.eval_shape(init, self._key)
@@ -60,7 +66,7 @@ class Programs:
         self.specs = dataclasses.replace(
             whole,
             params=specs,
-            ema=None if shapes.ema is None else specs,
+            ema=None if shapes.ema is None else self.groups.trained(specs),
             opt_state=like_params(specs, shapes.params, shapes.opt_state),
         )
         self.state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), self.specs)
@@ -81,12 +87,12 @@ class Programs:
         """
 
         def start(key: jax.Array, params: Any) -> State:
-            fresh = self._init(key)
+            fresh, trained = self._init(key), self.groups.trained(params)
             return dataclasses.replace(
                 fresh,
                 params=params,
-                ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, params),
-                opt_state=self._optimizer.init(params),
+                ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, trained),
+                opt_state=self._optimizer.init(trained),
             )
 
         # A copy of their own: the state is donated.

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.optim import choose_eval_params
+from zoo.optim import Groups, choose_eval_params
+from zoo.tree import fill_leaves
 
 
 @jax.tree_util.register_dataclass
@@ -18,8 +19,8 @@ class State:
     """What a checkpoint holds. With the config it decides everything that follows.
 
     step: optimizer steps done, int32.
-    params: the model's nested dict; ema: its running average, or None.
-    opt_state: Optax's state.
+    params: the model's nested dict; ema: its running average, or None. opt_state: Optax's state.
+        Of what is frozen neither holds anything: None stands in its place.
     sums: the task's metric sums and the step's own, since the last multiple of `log.every_steps`.
     first_bad_step: the first step whose loss was not finite, -1 while there is none.
     """
@@ -34,20 +35,28 @@ class State:
     @property
     def eval_params(self) -> Any:
         """What is evaluated and shipped: an average, ours or the optimizer's, or the parameters."""
-        return choose_eval_params(self.opt_state, self.params) if self.ema is None else self.ema
+        if self.ema is None:
+            return choose_eval_params(self.opt_state, self.params)
+        return fill_leaves(self.ema, self.params)
 
 
 def init_state(
-    task: Any, optimizer: optax.GradientTransformation, batch: Any, key: jax.Array, use_ema: bool
+    task: Any,
+    optimizer: optax.GradientTransformation,
+    batch: Any,
+    key: jax.Array,
+    use_ema: bool,
+    groups: Groups | None = None,
 ) -> State:
     """The state before the first step; `batch` gives shapes only. Pure, to be jitted."""
     params = task.init(key)
+    trained = params if groups is None else groups.trained(params)
     sums = jax.eval_shape(lambda b: task.loss(params, b, None)[1], batch)
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema=jax.tree.map(jnp.copy, params) if use_ema else None,
-        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, trained) if use_ema else None,
+        opt_state=optimizer.init(trained),
         sums={
             "task": jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums),
             "gradient_norm": jnp.zeros(()),

@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from zoo.config import Config
+from zoo.optim import Groups
 from zoo.train.state import State
+from zoo.tree import fill_leaves
 
 Batch = dict[str, jax.Array]
+Loss = Callable[[Any, Batch, jax.Array], tuple[jax.Array, Any]]
+ALL_ALIKE = Groups()
 
 
 def make_train_step(
@@ -20,13 +24,15 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: Config,
     norm: Callable[[Any], jax.Array] = optax.tree.norm,
+    groups: Groups = ALL_ALIKE,
 ) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """Returns `train_step(state, batch) -> (state, report)`.
 
     The gradient is that of the loss summed over the real examples of all microbatches, divided by
     their number once: accumulation equals one big batch, however the padding falls. Randomness is a
     function of (seed, step, microbatch). `norm` makes of the gradients the `gradient_norm` of the
-    rows. `report` holds scalars: `loss` and `first_bad_step`.
+    rows. `report` holds scalars: `loss` and `first_bad_step`. What `groups` freezes is a constant
+    of the loss: no gradient of it is taken.
     """
     seed, parts, ema_decay = config.seed, config.optim.num_microbatches, config.optim.ema_decay
     log_every = config.log.every_steps
@@ -34,16 +40,22 @@ def make_train_step(
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         """One optimizer step."""
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        gradients, sums = accumulate(task, state.params, batch, key, parts)
+        old = groups.trained(state.params)
+
+        def find_loss(trained: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+            return task.loss(fill_leaves(trained, state.params), batch, key)
+
+        gradients, sums = accumulate(find_loss, old, batch, key, parts)
+        gradients = groups.hold_back(gradients, state.step)
         weight = jnp.maximum(sums["weight"], 1.0)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, old)
+        trained = optax.apply_updates(old, updates)
         loss = sums["loss"] / weight
         bad = (state.first_bad_step < 0) & ~jnp.isfinite(loss)
         new = State(
             step=state.step + 1,
-            params=params,
-            ema=None if ema_decay is None else average(state.ema, params, ema_decay, state.step),
+            params=fill_leaves(trained, state.params),
+            ema=None if ema_decay is None else average(state.ema, trained, ema_decay, state.step),
             opt_state=opt_state,
             sums=add_sums(
                 state,
@@ -80,17 +92,22 @@ def scan_steps(train_step: Callable[..., Any]) -> Callable[..., Any]:
     return train_steps
 
 
-def accumulate(task: Any, params: Any, batch: Batch, key: jax.Array, parts: int) -> tuple[Any, Any]:
-    """Gradient of the mean loss, and metric sums, over `parts` microbatches in turn."""
+def accumulate(
+    find_loss: Loss, params: Any, batch: Batch, key: jax.Array, parts: int
+) -> tuple[Any, Any]:
+    """Gradient of the mean loss, and metric sums, over `parts` microbatches in turn.
+
+    `find_loss(params, batch, key)` gives the sum of the losses and the metric sums.
+    """
     if parts == 1:
 
         def mean_loss(params: Any) -> tuple[jax.Array, Any]:
             # Divided here, the few numbers of the outputs are, not every gradient.
-            loss_sum, sums = task.loss(params, batch, key)
+            loss_sum, sums = find_loss(params, batch, key)
             return loss_sum / jnp.maximum(sums["weight"], 1.0), sums
 
         return jax.grad(mean_loss, has_aux=True)(params)
-    gradient = jax.grad(task.loss, has_aux=True)
+    gradient = jax.grad(find_loss, has_aux=True)
 
     # Rows i, i + parts, ... form microbatch i: each device keeps the rows it has.
     def split(x: jax.Array) -> jax.Array:
