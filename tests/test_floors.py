@@ -10,11 +10,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
     0: {"config", "tree", "registry", "gpu", "memory"},
-    1: {"models", "tasks", "optim", "data", "parallel"},
+    1: {"models", "tasks", "optim", "data", "parallel", "metrics"},
     2: {"checkpoint", "pretrained"},
     3: {
         "train",
-        "evaluate",
+        "evaluation",
         "generation",
         "plan",
         "explanation",

@@ -44,6 +44,7 @@ def test_models_need_jax_and_flax_alone():
         ["config", "--help"],
         ["list", "--help"],
         ["info", "--help"],
+        ["eval", "--help"],
         ["predict", "--help"],
         ["embed", "--help"],
         ["fill", "--help"],

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.evaluation import Evaluation, evaluate
     from zoo.explanation import Explanation, explain
     from zoo.generation import Generation, generate
     from zoo.models import create_model, init_params, list_models
@@ -28,6 +29,8 @@ _HOMES = {
     "convert": "zoo.pretrained",
     "generate": "zoo.generation",
     "Generation": "zoo.generation",
+    "evaluate": "zoo.evaluation",
+    "Evaluation": "zoo.evaluation",
     "explain": "zoo.explanation",
     "Explanation": "zoo.explanation",
     "fit": "zoo.train",
@@ -37,12 +40,14 @@ _HOMES = {
     "fill_mask": "zoo.use",
 }
 __all__ = [
+    "Evaluation",
     "Explanation",
     "Generation",
     "Result",
     "convert",
     "create_model",
     "embed",
+    "evaluate",
     "explain",
     "fill_mask",
     "fit",

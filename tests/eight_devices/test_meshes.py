@@ -25,7 +25,7 @@ from zoo.config import (
     TrainConfig,
     UserError,
 )
-from zoo.evaluate import evaluate
+from zoo.evaluation.passes import run_batches
 from zoo.parallel import DATA_AXES, choose_specs, place_batch
 from zoo.train.build import build, eval_batches
 from zoo.train.compile import Programs
@@ -85,8 +85,8 @@ def run(parts, programs):
         state, report = programs.train(state, batch, 1)
     split = "test" if "test" in parts.dataset.splits else "val"
     placed = (place_batch(b, programs.batch_sharding) for b in eval_batches(parts, split))
-    metrics = evaluate(programs.evaluate, parts.task.summarise, state.params, placed)
-    return state, report, metrics
+    seen = run_batches(programs.evaluate, state.params, placed)
+    return state, report, parts.task.summarise(seen.sums)
 
 
 @functools.cache

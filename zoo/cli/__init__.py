@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from zoo.cli.data import data, tokenizer
+from zoo.cli.evaluate import evaluate
 from zoo.cli.explain import explain
 from zoo.cli.generate import generate
 from zoo.cli.models import convert, info, list_, parity
@@ -26,6 +27,7 @@ usage: zoo VERB ...        zoo VERB --help says more
   runs      runs side by side, and their curves in one picture
   list      models with their parameters and FLOPs
   info      what one model is made of
+  eval      a model's metrics on a split, with intervals, by slices, against another's
   predict   what a model says of images, texts, rows of tables
   embed     vectors of images and texts, and how alike they are
   fill      what stands in the place of mask tokens
@@ -44,6 +46,7 @@ VERBS: dict[str, Verb] = {
     "runs": runs,
     "list": list_,
     "info": info,
+    "eval": evaluate,
     "predict": predict,
     "embed": embed,
     "fill": fill,

@@ -167,6 +167,9 @@ class TrainConfig:
         None, "evaluate on 'val' this often (default: at the end only)", decides=False
     )
     eval_batch_size: int = _key(256, "examples an evaluation batch", decides=False)
+    metrics: tuple[str, ...] = _key(
+        (), "further metrics of every evaluation, beside the task's own", decides=False
+    )
 
 
 @dataclass(frozen=True)

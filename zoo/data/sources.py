@@ -128,6 +128,18 @@ def read_labels(source: Source) -> np.ndarray | None:
     return source.take(np.arange(len(source))).get("label")
 
 
+def read_column(source: Source, name: str) -> list[Any] | None:
+    """A column that `data.columns={'keep': [...]}` kept, one value an example; None of none."""
+    if isinstance(source, SubsetSource):
+        values = read_column(source.source, name)
+        return None if values is None else [values[i] for i in source.indices]
+    if isinstance(source, ConcatenatedSource):
+        parts = [read_column(part, name) for part in source.sources]
+        found = [part for part in parts if part is not None]
+        return [x for part in found for x in part] if len(found) == len(parts) else None
+    return source.column(name) if hasattr(source, "column") else None
+
+
 def name_example(source: Source, index: int) -> str:
     """Which file (and line) an example is from, where the source can say; otherwise its number."""
     return source.name(index) if hasattr(source, "name") else f"example {index}"

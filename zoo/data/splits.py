@@ -23,6 +23,10 @@ _TERM = re.compile(r"([\w-]+)(?:\[([^\[\]]+)\])?")
 _BOUND = re.compile(r"(-?\d[\d_.]*)?(%|shard)?")
 
 
+class NoSplit(UserError):
+    """A split is asked for that the data does not have."""
+
+
 @dataclass(frozen=True)
 class Slice:
     """Examples `start` to `stop` of the split `name`."""
@@ -55,7 +59,7 @@ def choose_names(config: DataConfig, available: Collection[str], source: str) ->
             if found is None and name == "all":
                 out |= dict.fromkeys(available)
             elif found is None and spec is not None:
-                raise UserError(
+                raise NoSplit(
                     f"data.{role}_split={spec!r}: {source} has no split {name!r}"
                     f"{nearest(name, available) or f', it has {len(available)} others'}"
                 )
@@ -84,7 +88,7 @@ def parse_split(spec: str, splits: Mapping[str, Source], key: str) -> list[Slice
         if name is None:
             have = ", ".join(f"{n}: {len(s):,} examples" for n, s in splits.items())
             guess = nearest(match[1], splits) if len(splits) > 1 else ""
-            raise UserError(f"{key}={spec!r}: no split {match[1]!r}, there is {have}{guess}")
+            raise NoSplit(f"{key}={spec!r}: no split {match[1]!r}, there is {have}{guess}")
         out.append(Slice(name, *_bounds(match[2], splits[name], f"{key}={spec!r}")))
     return out
 
@@ -149,7 +153,7 @@ def choose_splits(
             keys[role] = f"the split {found!r}"
     _refuse_overlap(slices, keys)
     splits: dict[str, Source] = {
-        role: _select(slices[role], available) for role in ROLES if role in slices
+        role: select_slices(slices[role], available) for role in ROLES if role in slices
     }
     if all(splits[r] is available.get(r) for r in splits) and splits.keys() == available.keys():
         return dataset
@@ -161,7 +165,7 @@ def choose_splits(
     return dataclasses.replace(dataset, splits=splits)
 
 
-def _select(parts: list[Slice], available: Mapping[str, Source]) -> Source:
+def select_slices(parts: list[Slice], available: Mapping[str, Source]) -> Source:
     """The examples of some slices, in this order; a whole split stays what it is."""
     sources: list[Source] = []
     for part in parts:

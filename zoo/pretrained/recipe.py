@@ -27,12 +27,13 @@ CONFIG_FILE, DATA_FILE = RECIPE_FILES = ("config.json", "data.json")
 @dataclass(frozen=True)
 class Recipe:
     """The data and task of a run: `dataset` is the data as it is remembered, `ops` are the
-    operations of its evaluation."""
+    operations of its evaluation, which goes by `eval_batch_size` examples."""
 
     data: DataConfig
     task: TaskConfig
     dataset: Dataset
     ops: tuple[Op, ...]
+    eval_batch_size: int
 
     def column_names(self, field: str) -> tuple[str, ...]:
         """The columns of a table that became a field; none where the data was no table."""
@@ -60,7 +61,8 @@ def read_recipe(folder: epath.Path) -> Recipe:
     """
     try:
         values = flatten(read_json(folder / CONFIG_FILE))
-        kept = {k: v for k, v in values.items() if k.partition(".")[0] in ("data", "task")}
+        groups = ("data", "task", "train")
+        kept = {k: v for k, v in values.items() if k.partition(".")[0] in groups}
         config: Config = set_values(Config(), kept)
         file = folder / "tokenizer.json"
         tokenizer = read_json_file(file) if file.exists() else None
@@ -68,7 +70,7 @@ def read_recipe(folder: epath.Path) -> Recipe:
         ops = choose_ops(config.data, dataset)[1]
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
-    return Recipe(config.data, config.task, dataset, ops)
+    return Recipe(config.data, config.task, dataset, ops, config.train.eval_batch_size)
 
 
 def read_labels(folder: epath.Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ names the head that it wants of a model that can have several. Its methods:
   divided by. `key` is None in evaluation. The sums of a batch's parts add up to those of the whole.
 - `summarise(sums) -> {name: number}`: metrics from the sums of any number of batches.
 - `predict(params, batch) -> outputs` as a person wants them.
+- `observe(params, batch) -> {field: array}`, which a task need not have: for each row `[b]` of the
+  batch what metrics are made of (zoo/metrics names the fields), padding included.
 
 A batch is a dict of arrays; `mask` `[b]` is 0 where a row is padding.
 """

@@ -61,6 +61,19 @@ class CausalLM:
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Summed cross-entropy, in training with the experts' balance; `weight` counts targets."""
+        losses, counts, aux = self._score(params, batch, key)
+        loss_sum = losses.sum()
+        sums = {"loss": loss_sum, "weight": counts.sum()}
+        if self.token_bytes is not None:
+            sums["bytes"] = self._count_bytes(batch, counts).sum()
+        if key is not None and "imbalance" in aux:
+            loss_sum = loss_sum + self.balance * aux["imbalance"] * counts.sum()
+        return loss_sum, sums
+
+    def _score(
+        self, params: Any, batch: dict[str, Any], key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        """The loss of each target `[b, t]`, 1 where it counts, and the model's aux."""
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         counts = jnp.broadcast_to(batch["mask"].astype(jnp.float32)[:, None], targets.shape)
         if "real" in batch:
@@ -68,13 +81,20 @@ class CausalLM:
         packed = {k: batch[k][:, :-1] for k in ("segments", "positions") if k in batch}
         logits, aux = call_model(self.model, params, inputs, key, **packed)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets) * counts
-        loss_sum = losses.sum()
-        sums = {"loss": loss_sum, "weight": counts.sum()}
+        return losses, counts, aux
+
+    def _count_bytes(self, batch: dict[str, Any], counts: jax.Array) -> jax.Array:
+        """Bytes that each target stands for, `[b, t]`."""
+        return jnp.asarray(self.token_bytes, jnp.float32)[batch["tokens"][:, 1:]] * counts
+
+    def observe(self, params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        """Of each row `loss`, in nats summed over its targets, `num_tokens`, how many they are, and
+        `num_bytes`, what they stand for, where the tokenizer tells."""
+        losses, counts, _ = self._score(params, batch, None)
+        found = {"loss": losses.sum(axis=1), "num_tokens": counts.sum(axis=1)}
         if self.token_bytes is not None:
-            sums["bytes"] = (jnp.asarray(self.token_bytes, jnp.float32)[targets] * counts).sum()
-        if key is not None and "imbalance" in aux:
-            loss_sum = loss_sum + self.balance * aux["imbalance"] * counts.sum()
-        return loss_sum, sums
+            found["num_bytes"] = self._count_bytes(batch, counts).sum(axis=1)
+        return found
 
     def summarise(self, sums: dict[str, Any]) -> dict[str, float]:
         loss = float(sums["loss"] / sums["weight"])

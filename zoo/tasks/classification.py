@@ -92,6 +92,13 @@ class Classification:
         weight = sums["weight"]
         return {"loss": float(sums["loss"] / weight), "accuracy": float(sums["correct"] / weight)}
 
+    def observe(self, params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        """`logits` `[b, c]` in float32, `label` `[b]` and `loss` `[b]`, the cross-entropy."""
+        logits = apply_model(self.model, params, batch, None)[0].astype(jnp.float32)
+        targets = jax.nn.one_hot(batch["label"], self.num_classes)
+        losses = optax.softmax_cross_entropy(logits, targets)
+        return {"logits": logits, "label": batch["label"], "loss": losses}
+
     def predict(self, params: Any, batch: dict[str, Any]) -> jax.Array:
         """Probabilities `[b, c]`."""
         return jax.nn.softmax(apply_model(self.model, params, batch, None)[0])

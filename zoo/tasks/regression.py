@@ -54,12 +54,9 @@ class Regression:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Summed squared error in units of the training deviation, mean over the targets."""
         mask = batch["mask"].astype(jnp.float32)[:, None]
-        mean, deviation = jnp.asarray(self.mean), jnp.asarray(self.deviation)
-        outputs, _ = apply_model(self.model, params, batch, key)
-        # Around the training mean: the sums behind R² lose no digits to a large offset.
-        targets = batch["label"].astype(jnp.float32).reshape(outputs.shape) - mean
-        errors = (outputs * deviation - targets) * mask
-        loss_sum = jnp.square(errors / deviation).mean(axis=1).sum()
+        values, targets = self._compare(params, batch, key)
+        errors = (values - targets) * mask
+        loss_sum = self._losses(errors).sum()
         sums = {
             "loss": loss_sum,
             "weight": mask.sum(),
@@ -69,6 +66,28 @@ class Regression:
             "target_squared": (jnp.square(targets) * mask).sum(axis=0),
         }
         return loss_sum, sums
+
+    def _compare(
+        self, params: Any, batch: dict[str, Any], key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Values and targets `[b, k]`, both in the data's units around the training mean: the sums
+        behind R² lose no digits to a large offset."""
+        outputs, _ = apply_model(self.model, params, batch, key)
+        targets = batch["label"].astype(jnp.float32).reshape(outputs.shape)
+        return outputs * jnp.asarray(self.deviation), targets - jnp.asarray(self.mean)
+
+    def _losses(self, errors: jax.Array) -> jax.Array:
+        """Squared errors `[b]` in units of the training deviation, mean over the targets."""
+        return jnp.square(errors / jnp.asarray(self.deviation)).mean(axis=1)
+
+    def observe(self, params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        """`prediction` and `target` `[b, k]` in the data's units, and `loss` `[b]`."""
+        values, targets = self._compare(params, batch, None)
+        return {
+            "prediction": values + jnp.asarray(self.mean),
+            "target": batch["label"].astype(jnp.float32).reshape(values.shape),
+            "loss": self._losses(values - targets),
+        }
 
     def summarise(self, sums: dict[str, Any]) -> dict[str, float]:
         weight = sums["weight"]

@@ -22,6 +22,7 @@ from zoo.data import (
     open_dataset,
     read_eval,
 )
+from zoo.evaluation.in_training import check_metrics
 from zoo.models import MODELS, create_model, model_fields
 from zoo.models.attention import Attend, choose_attend
 from zoo.models.encoder import POOLED
@@ -104,6 +105,8 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
     unit = int(np.lcm(num_shares, jax.process_count()))
     eval_batch_size = -(-config.train.eval_batch_size // unit) * unit
+    programs = Programs(config, task, mesh, batch, shorter)
+    check_metrics(config, task, programs.abstract_state.params, batch)
     return Parts(
         config,
         dataset,
@@ -114,7 +117,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         local_rows(eval_batch_size, num_shares, "train.eval_batch_size"),
         eval_batch_size,
         schedule,
-        Programs(config, task, mesh, batch, shorter),
+        programs,
         start,
     )
 

@@ -13,11 +13,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.config import Config
+from zoo.evaluation.passes import make_eval_step
 from zoo.optim import make_groups, make_optimizer
 from zoo.parallel import DATA_AXES, choose_specs
 from zoo.parallel.rules import like_params
 from zoo.train.state import State, init_state
-from zoo.train.step import find_norm, make_eval_step, make_train_step, scan_steps
+from zoo.train.step import find_norm, make_train_step, scan_steps
 
 Shapes = dict[str, tuple[tuple[int, ...], Any]]
 
@@ -141,9 +142,10 @@ class Programs:
             donate_argnums=0,
         )
 
-    def evaluate(self, params: Any, batch: Any) -> dict[str, Any]:
-        """Metric sums of one placed batch."""
-        return self._run_on_params("eval", make_eval_step(self._task), P(), params, batch)
+    def evaluate(self, params: Any, batch: Any, observe: bool = False) -> dict[str, Any]:
+        """`sums` of one placed batch, and with `observe` the `records` of its rows."""
+        name, step = f"eval{observe}", make_eval_step(self._task, observe)
+        return self._run_on_params(name, step, P(), params, batch)
 
     def predict(self, params: Any, batch: Any) -> Any:
         """The task's predictions for one placed batch."""

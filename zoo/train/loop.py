@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,8 @@ from etils import epath
 
 from zoo.checkpoint import Checkpoints
 from zoo.data import read_ahead
-from zoo.evaluate import evaluate
+from zoo.evaluation.in_training import measure_records
+from zoo.evaluation.passes import run_batches
 from zoo.models.flops import count_flops
 from zoo.parallel import place_batch
 from zoo.train.build import Parts, eval_batches
@@ -174,19 +176,18 @@ class Loop:
 
     def evaluate(self, split: str, step: int, state: State) -> dict[str, float]:
         """Metrics of a split, written as a row."""
+        config = self.parts.config
         placed = (
             place_batch(self._pass_over(batch), self.programs.batch_sharding)
             for batch in eval_batches(self.parts, split)
         )
-
-        def summarise(sums: dict[str, Any]) -> dict[str, float]:
-            metrics = self.parts.task.summarise(sums)
-            if self.parts.config.data.skip_broken:
-                size = len(self.parts.dataset.splits[split])
-                metrics["skipped"] = float(size - sums["examples"])
-            return metrics
-
-        metrics = evaluate(self.programs.evaluate, summarise, state.eval_params, placed)
+        eval_step = functools.partial(self.programs.evaluate, observe=bool(config.train.metrics))
+        seen = run_batches(eval_step, state.eval_params, placed)
+        metrics = self.parts.task.summarise(seen.sums)
+        metrics |= measure_records(seen.records, config.train.metrics)
+        if config.data.skip_broken:
+            size = len(self.parts.dataset.splits[split])
+            metrics["skipped"] = float(size - seen.sums["examples"])
         self.writers.write(step, split, metrics)
         return metrics
 

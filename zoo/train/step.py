@@ -1,4 +1,4 @@
-"""One training step and one evaluation step: pure functions, compiled elsewhere."""
+"""One training step: a pure function, compiled elsewhere."""
 
 from __future__ import annotations
 
@@ -72,14 +72,6 @@ def make_train_step(
         return new, {"loss": loss, "first_bad_step": new.first_bad_step}
 
     return train_step
-
-
-def make_eval_step(task: Any) -> Callable[[Any, Batch], dict[str, jax.Array]]:
-    """Returns `eval_step(params, batch) -> sums`, dropout off: the task's, and of `examples`."""
-    return lambda params, batch: {
-        **task.loss(params, batch, None)[1],
-        "examples": batch["mask"].sum(),
-    }
 
 
 def scan_steps(train_step: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ classes, decimals are values; a label of several columns or lists is several lab
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from zoo.data.tables.labels import Labels, fit_labels
 
 TEXT_FIELDS = ("text", "text_pair", "source", "target", "prompt", "completion")
 FIELDS = ("image", "features", "label", "value", *TEXT_FIELDS)
+KEEP = "keep"  # in data.columns: columns that are no field, kept beside them (zoo eval --by)
 # columns of these names, all there -> our fields, tried in this order
 BY_NAME: tuple[dict[str, str], ...] = (
     {"source": "source", "target": "target"},
@@ -51,6 +53,7 @@ class TableSource:
 
     fields: Mapping[str, Any]
     origin: Origin
+    kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # columns beside the fields
 
     def __len__(self) -> int:
         return int(self.origin.starts[-1])
@@ -64,6 +67,9 @@ class TableSource:
 
     def name(self, index: int) -> str:
         return self.origin.name(index)
+
+    def column(self, name: str) -> list[Any] | None:
+        return to_list(self.kept[name]) if name in self.kept else None
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,15 @@ def make_dataset(
     first = tables[next((n for n in training if n is not None), next(iter(tables)))]
     if not len(first):
         raise UserError(f"{name}: {', '.join(first.origin.paths[:3])} has no rows")
-    plan = find_columns(
-        first.columns, lambda column: find_kind(first.columns[column]), config.columns, name
-    )
+    given = {k: v for k, v in config.columns.items() if k != KEEP}
+    kept = tuple(config.columns.get(KEEP, ()))
+    plan = find_columns(first.columns, lambda column: find_kind(first.columns[column]), given, name)
+    for column in kept:
+        if column not in first.columns:
+            guess = nearest(column, first.columns)
+            raise UserError(f"data.columns: {name} has no column {column!r}{guess}")
     for split, table in tables.items():
-        for column in (c for columns in plan.values() for c in columns):
+        for column in (*(c for columns in plan.values() for c in columns), *kept):
             if column not in table.columns:
                 where = table.origin.paths[0] if table.origin.paths else name
                 role = "val" if split in VALIDATION_NAMES else "test"
@@ -115,9 +125,9 @@ def make_dataset(
         fitted = [tables[n] for n in dict.fromkeys(training) if n is not None] or [first]
         coder = fit_labels(fitted, plan.get("label") or plan["value"], "value" in plan)
     splits: dict[str, Source] = {
-        split: make_source(table, plan, coder) for split, table in tables.items()
+        split: make_source(table, plan, coder, kept) for split, table in tables.items()
     }
-    notes = describe(plan, first, splits, coder, config.columns)
+    notes = describe(plan, first, splits, coder, given)
     names = coder.names if coder else None
     return Dataset(
         name,
@@ -131,9 +141,9 @@ def make_dataset(
 
 
 def make_source(
-    table: Table, plan: Mapping[str, Sequence[str]], coder: Labels | None
+    table: Table, plan: Mapping[str, Sequence[str]], coder: Labels | None, kept: Sequence[str] = ()
 ) -> TableSource:
-    """The fields of one table."""
+    """The fields of one table, and some of its columns as they are."""
     fields: dict[str, Any] = {}
     for name, columns in plan.items():
         if name == "features":
@@ -144,7 +154,7 @@ def make_source(
             fields[name] = read_strings(table, columns[0])
     if coder is not None:
         fields["label"] = coder.encode(table)
-    return TableSource(fields, table.origin)
+    return TableSource(fields, table.origin, {name: table.columns[name] for name in kept})
 
 
 def find_columns(

@@ -1,0 +1,120 @@
+"""The verb eval: a model's metrics on data that it has not seen."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.cli.words import DONE, asks_help, pick_one, print_json, split_flags, to_number
+from zoo.config import UserError
+
+EVAL_HELP = """\
+usage: zoo eval SOURCE [--data=DATA] [--split=test] [--by=FIELD,...] [--against=SOURCE]
+
+The metrics of a model on a split, each with a bootstrap 95 % interval; a table, and
+eval.json. SOURCE: a run's folder, a published folder, OWNER/NAME on the hub.
+
+  --data=DATA        what data.source takes: csv:FILE, jsonl:FILE, folder:PATH, text:FILES,
+                     hf:NAME, embedded:digits, ... (of a run: its own)
+  --split=test       also sliced: 'train[:100]' (default: test, else val, else train)
+  --columns=text=review,label=stars         what a table's columns are
+  --metrics=f1_macro,matthews               (default: those that fit)
+  --against=SOURCE   another model on the same examples, by a paired test
+  --by=length,label,COLUMN                  the same by slices, the worst one named
+  --worst=20         the examples of the largest loss
+  --confusion=FILE.png                      which class is taken for which
+  --labels=neg,pos   names of the model's classes, where it has none
+  --task=NAME --tokenizer=FILE --length=N --batch_size=N --samples=1000
+  --out=FILE.json    (default: eval.json in a run's folder, else here); --json: to the
+                     standard output, in the place of the table
+
+exit codes: 0 done, 2 a mistake"""
+
+WORDS = ("data", "split", "columns", "metrics", "against", "by", "confusion", "labels", "task",
+         "tokenizer", "out")  # fmt: skip
+NUMBERS = ("worst", "length", "batch_size", "samples")
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """`zoo eval SOURCE --data=DATA`."""
+    if asks_help(argv):
+        print(EVAL_HELP)
+        return DONE
+    words, flags = split_flags(argv, [*WORDS, *NUMBERS], ["json"])
+    if len(words) != 1:
+        told = f", not {' '.join(words[:3])!r} (data is --data=DATA)" if words else ""
+        raise UserError(f"zoo eval takes one source{told}: zoo eval SOURCE --data=DATA")
+    given = {name: pick_one(flags, name) for name in WORDS}
+    numbers = {name: to_number(flags, name) for name in NUMBERS}
+    options: dict[str, Any] = {k: v for k, v in numbers.items() if v is not None}
+    for name in ("metrics", "by", "labels"):
+        if given[name] is not None:
+            options[name] = split_list(name, str(given[name]))
+    options["columns"] = read_columns(given["columns"])
+    for name in ("data", "split", "against", "task", "tokenizer"):
+        options[name] = given[name]
+    out = choose_out(words[0], given["out"])
+    from zoo.evaluation import evaluate as evaluate_source
+    from zoo.evaluation.report import tell
+
+    found = evaluate_source(words[0], **options)
+    write_json(out, found.to_dict())
+    if given["confusion"] is not None:
+        from zoo.evaluation.confusion import draw_confusion
+
+        draw_confusion(found.records, found.classes, given["confusion"])
+    if "json" in flags:
+        print_json(found.to_dict())
+        return DONE
+    for line in tell(found):
+        print(line)
+    print(f"\n{out}")
+    return DONE
+
+
+def split_list(name: str, text: str) -> list[str]:
+    """'a,b' -> ['a', 'b']. Raises UserError on an empty one."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise UserError(f"--{name}={text!r} should be names with commas between")
+    return parts
+
+
+def read_columns(text: str | None) -> dict[str, Any]:
+    """'text=review,label=stars' -> our field -> its column (of several: columns). Raises UserError
+    on what cannot be read so."""
+    columns: dict[str, Any] = {}
+    for part in split_list("columns", text) if text is not None else ():
+        field, equals, column = part.partition("=")
+        if not equals or not column:
+            raise UserError(f"--columns={text!r} should be FIELD=COLUMN,..., e.g. text=review")
+        before = columns.get(field)
+        several = before if isinstance(before, list) else [before]
+        columns[field] = column if before is None else [*several, column]
+    return columns
+
+
+def choose_out(source: str, out: str | None) -> Path:
+    """Where eval.json goes. Raises UserError where there is no such folder."""
+    if out is None:
+        folder = os.path.expanduser(source)
+        is_run = os.path.isdir(os.path.join(folder, "checkpoints"))
+        return Path(folder if is_run else ".") / "eval.json"
+    path = Path(out).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(
+            f"--out={out}: {'a folder' if path.is_dir() else 'there is no such folder'}"
+        )
+    return path
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """In one move. Raises UserError where it cannot be written."""
+    from zoo.cli.results import open_draft
+
+    with open_draft(path) as stream:
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        stream.write(text.encode(errors="backslashreplace"))

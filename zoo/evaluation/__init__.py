@@ -1,0 +1,148 @@
+"""Evaluation: what a model gets right on data that it has not seen, and how sure that number is.
+
+`passes.py` is the one pass over a split, training's and this verb's; `subject.py` loads a model,
+`examples.py` opens data for it, and around its outputs are metrics, slices and comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoo.config import UserError
+from zoo.evaluation.against import Against, compare_outputs
+from zoo.evaluation.classes import tell_absent
+from zoo.evaluation.examples import MADE, Examples, open_examples
+from zoo.evaluation.measure import Outputs, run_subject
+from zoo.evaluation.result import Evaluation
+from zoo.evaluation.slices import Slice, make_slices
+from zoo.evaluation.subject import Subject, open_subject
+from zoo.evaluation.worst import Example, find_largest
+from zoo.metrics import Interval, Metric, bootstrap_all, find_metrics
+
+__all__ = ["Against", "Evaluation", "Example", "Slice", "evaluate"]
+
+SAMPLES = 1000  # resamplings of an interval
+
+
+def evaluate(
+    source: Any,
+    data: Any = None,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    task: str | None = None,
+    metrics: Sequence[str] | None = None,
+    by: Sequence[str] = (),
+    worst: int = 0,
+    against: Any = None,
+    labels: Sequence[str] | None = None,
+    tokenizer: Any = None,
+    batch_size: int | None = None,
+    length: int | None = None,
+    samples: int = SAMPLES,
+) -> Evaluation:
+    """Measures a trained or published model on a split of some data.
+
+    Args:
+      source: what `zoo.load_pretrained` takes, or what it returned.
+      data: a source as in `data.source`, `(inputs, labels)`, or a `Dataset`; of a run by default
+        its own.
+      split: 'test', 'train[:100]', ...; by default the first of 'test', 'val', 'train' there is.
+      columns: of a table, our field -> its column, as `data.columns`; by default a run's own.
+      task: of a published model whose head does not tell it.
+      metrics: names; by default those that fit the task.
+      by: slices: 'length' (in tokens), 'label', and columns of the data.
+      worst: how many examples of the largest loss are told.
+      against: another source, on the same examples.
+      labels: names of the model's classes, in their order.
+      tokenizer: of a source that has none: a tokenizer, or a file of one.
+      batch_size: by default a run's `train.eval_batch_size`, else 32; no number depends on it.
+      length: tokens of an example, or of a text's windows; by default as many as the model takes.
+      samples: resamplings of the bootstrap.
+
+    A run's data goes through the operations, the tokenizer and the classes of its evaluation, a
+    published model's through its processor and tokenizer. Classes are matched by name. Raises
+    UserError, in one line, on what does not fit together.
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    if samples < 1 or worst < 0:
+        raise UserError(f"samples={samples} must be at least 1, worst={worst} at least 0")
+    subject = open_subject(source, task, tokenizer, labels)
+    other = None if against is None else open_subject(against, task)
+    if other is not None and subject.task.name == "causal_lm" and length is None:
+        length = min(subject.length, other.length)
+    keep = [name for name in by if name not in MADE]
+    examples = open_examples(subject, data, split, columns, keep, length)
+    outputs = run_subject(subject, examples, batch_size)
+    chosen = choose_metrics(subject, outputs, metrics)
+    compared = None
+    if other is not None:
+        beside = open_examples(other, examples.data, None, length=length)
+        found = other, beside, run_subject(other, beside, batch_size)
+        compared = compare_outputs(chosen, (subject, examples, outputs), found, samples)
+    settings = {"metrics": metrics, "by": by, "columns": columns, "batch_size": batch_size}
+    return Evaluation(
+        source=subject.name,
+        task=subject.task.name,
+        data=examples.name,
+        split=examples.split,
+        fingerprint=examples.dataset.fingerprint,
+        num_examples=len(outputs.rows),
+        metrics=measure(outputs, chosen, metrics, samples),
+        records=outputs.records,
+        rows=outputs.rows,
+        classes=examples.classes,
+        slices=make_slices(examples, outputs, chosen, by, samples),
+        worst=find_largest(subject, examples, outputs, worst) if worst else (),
+        against=compared,
+        notes=(*examples.notes, *tell_rows(examples, outputs)),
+        settings={**settings, "length": length, "samples": samples},
+        measured=tuple(chosen),
+    )
+
+
+def choose_metrics(
+    subject: Subject, outputs: Outputs, names: Sequence[str] | None
+) -> Sequence[Metric]:
+    """The metrics asked for, or those that fit. Raises UserError on one that does not."""
+    if not outputs.records:
+        if names:
+            raise UserError(
+                f"metrics: task {subject.task.name!r} has no method observe(params, batch), which "
+                f"{names[0]!r} is made of"
+            )
+        return ()
+    try:
+        return find_metrics(outputs.records, names)
+    except UserError as error:
+        raise UserError(f"metrics: {error}") from None
+
+
+def measure(
+    outputs: Outputs, metrics: Sequence[Metric], names: Sequence[str] | None, samples: int
+) -> dict[str, Interval]:
+    """Values with intervals. What the task itself tells is told as it tells it, so that it is the
+    number of the run's own row to the last digit."""
+    made = {}
+    if metrics:
+        found = bootstrap_all(metrics, outputs.records, samples=samples)
+        made = {m.name: i for m, i in zip(metrics, found, strict=True)}
+    for name, value in outputs.values.items():
+        if name in made:
+            made[name] = Interval(value, made[name].low, made[name].high)
+        elif names is None:
+            made[name] = Interval(value, math.nan, math.nan)
+    return made
+
+
+def tell_rows(examples: Examples, outputs: Outputs) -> tuple[str, ...]:
+    """Lines on examples and classes that are not there."""
+    lines = []
+    missing = len(examples.source) - len(outputs.rows)
+    if missing and outputs.records:
+        lines.append(f"{missing:,} of {len(examples.source):,} examples are broken, passed over")
+    if examples.classes and "label" in outputs.records:
+        lines += tell_absent(outputs.records["label"], examples.classes)
+    return tuple(lines)

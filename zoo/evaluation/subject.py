@@ -1,0 +1,180 @@
+"""What is measured: a run or a published model, its task, and the names of its classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.config import TaskConfig, UserError
+from zoo.models import max_tokens, model_fields
+from zoo.models.attention import choose_attend
+from zoo.pretrained import Pretrained
+from zoo.pretrained.family import head_of
+from zoo.pretrained.recipe import Recipe
+from zoo.tasks import TASKS
+from zoo.use.jobs import open_source
+from zoo.use.predict import find_scores, label_names, rename, run_names
+
+# The task of a head, where it is the only one.
+OF_HEADS = {
+    "lm": "causal_lm",
+    "classification": "classification",
+    "distilled": "classification",
+    "token": "token_classification",
+    "span": "span",
+    "multiple_choice": "multiple_choice",
+}
+PROBES = ["The quick brown fox, 12.5 %", "naïve Ünïcode: 你好 ß", "def f(x):\n    return x"]
+LONGEST = 1024  # tokens of a window where a model's positions have no end
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A source that has been loaded. `named`: somebody gave its `classes` their names."""
+
+    loaded: Pretrained
+    task: TaskConfig
+    recipe: Recipe | None
+    classes: tuple[str, ...]
+    named: bool
+    own_tokenizer: bool
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it."""
+        return self.loaded.card.source
+
+    @property
+    def model(self) -> Any:
+        """With the attention of this machine, as in training."""
+        model: Any = self.loaded.model
+        if "attend" in model_fields(type(model)):
+            return model.clone(attend=choose_attend(jax.devices()[0].platform))
+        return model
+
+    @property
+    def tokenizer(self) -> Any:
+        """That of the source, or the one given in its place."""
+        return self.loaded.tokenizer
+
+    @property
+    def length(self) -> int:
+        """The most tokens of an example."""
+        most = max_tokens(self.model)
+        if self.recipe is not None:
+            return min(self.recipe.data.length, most or self.recipe.data.length)
+        return most or LONGEST
+
+
+def open_subject(
+    source: Any,
+    task: str | None = None,
+    tokenizer: Any = None,
+    labels: Sequence[str] | None = None,
+) -> Subject:
+    """Loads a source, unless it is.
+
+    Raises UserError on a model without a head that can be measured, on a tokenizer that is not
+    its, and on names of classes that are not as many.
+    """
+    loaded = open_source(source)
+    own = tokenizer is None
+    if not own:
+        given = open_source(loaded, tokenizer)
+        check_tokenizer(loaded, given)
+        loaded = given
+    recipe = loaded.card.recipe
+    config = recipe.task if recipe is not None else find_task(loaded, task)
+    if recipe is not None and task not in (None, config.name):
+        raise UserError(f"task={task!r}: {loaded.card.source} was trained with {config.name!r}")
+    classes, named = find_classes(loaded, recipe, config.name)
+    if labels is not None:
+        classes, named = rename(classes, labels, loaded.card.source), True
+    return Subject(loaded, config, recipe, classes, named, own)
+
+
+def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:
+    """The task of a published model: by its head, or the one asked for."""
+    head, name = head_of(loaded.model), loaded.card.source
+    config = loaded.card.config
+    found = OF_HEADS.get(head)
+    if head == "sequence":
+        count = loaded.model.num_classes  # type: ignore[attr-defined]
+        scores = find_scores(config.get("problem_type"), count)
+        value = scores == "value" or (count == 1 and config.get("problem_type") is None)
+        found = "regression" if value else "classification"
+        if scores == "sigmoid" and not value:
+            raise UserError(f"{name} gives several labels an example, which no task here measures")
+    if asked is not None:
+        TASKS.get(asked)
+        found = asked
+    if found is None:
+        heads = ", ".join(sorted([*OF_HEADS, "sequence"]))
+        raise UserError(
+            f"{name} has the head {head!r}, which is not measured: it takes one of {heads}, "
+            "or a run fine-tuned from it"
+        )
+    if found not in TASKS.names() and ":" not in found:
+        raise UserError(f"{name} has the head {head!r}: there is no task {found!r}")
+    # A published model's outputs are in the data's own units.
+    arguments = {"standardize": False} if found == "regression" else {}
+    return TaskConfig(found, arguments)
+
+
+def find_classes(
+    loaded: Pretrained, recipe: Recipe | None, task: str
+) -> tuple[tuple[str, ...], bool]:
+    """Names of the classes, and whether somebody gave them; none where there are no classes."""
+    if recipe is not None:
+        names = run_names(loaded.model, recipe.dataset)
+        return names, names == recipe.dataset.class_names and bool(names)
+    if "classification" not in task:
+        return (), False
+    count = loaded.model.num_classes  # type: ignore[attr-defined]
+    names = label_names(loaded, count)
+    placeholders = tuple(f"LABEL_{i}" for i in range(count))
+    return names, names not in (placeholders, tuple(map(str, range(count))))
+
+
+def check_tokenizer(loaded: Pretrained, given: Pretrained) -> None:
+    """Raises UserError where a tokenizer that was given is not the one of the source."""
+    own, other, name = loaded.tokenizer, given.tokenizer, loaded.card.source
+    places = getattr(loaded.model, "vocab_size", None)
+    if places is None:
+        raise UserError(f"tokenizer: {name} takes no text")
+    if other.vocab_size > places:
+        raise UserError(
+            f"tokenizer: it has {other.vocab_size:,} tokens, more than the {places:,} of {name}: "
+            "it is of another model"
+        )
+    if own is not None and not _same(own, other):
+        raise UserError(
+            f"tokenizer: it is not the one {name} was trained with ({own.vocab_size:,} tokens, "
+            f"this one {other.vocab_size:,}); leave it out"
+        )
+
+
+def _same(own: Any, other: Any) -> bool:
+    """Do two tokenizers, whatever their files, make the same tokens?"""
+    if own.to_json() == other.to_json():
+        return True
+    if own.vocab_size != other.vocab_size:
+        return False
+    pairs = zip(own.encode_batch(PROBES), other.encode_batch(PROBES), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def make_info(subject: Subject, dataset: Any) -> Any:
+    """The data as the task of the subject should see it: with the model's classes."""
+    if subject.recipe is not None:
+        return subject.recipe.dataset
+    if not subject.classes:
+        return dataclasses.replace(dataset, num_classes=None)
+    return dataclasses.replace(
+        dataset, num_classes=len(subject.classes), class_names=subject.classes
+    )

@@ -1,0 +1,91 @@
+"""Metrics: plain functions of records and row weights (NumPy, float64), with intervals and tests.
+
+`METRICS` maps a name to a factory of the metric's forms, one a kind of records; `module:name` of
+the user's own works too. Formulas agree with scikit-learn, scipy and sacrebleu, resampled or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from zoo.config import UserError, nearest
+from zoo.metrics import classes, numbers
+from zoo.metrics.intervals import Comparison, Interval, bootstrap, bootstrap_all, compare
+from zoo.metrics.metric import Additive, Metric, Records
+from zoo.registry import Registry
+
+__all__ = [
+    "METRICS",
+    "Additive",
+    "Comparison",
+    "Interval",
+    "Metric",
+    "Records",
+    "bootstrap",
+    "bootstrap_all",
+    "compare",
+    "find_metrics",
+]
+
+METRICS = Registry("metric")
+_ORDER: list[str] = []  # as they are told
+
+
+def _add(name: str, factory: Callable[..., tuple[Metric, ...]]) -> None:
+    METRICS.add(name, factory)
+    _ORDER.append(name)
+
+
+_add("loss", numbers.make_loss)
+_add("perplexity", numbers.make_perplexity)
+_add("bits_per_byte", numbers.make_bits_per_byte)
+_add("accuracy", classes.make_accuracy)
+_add("top5", lambda: classes.make_top("5"))
+for _kind in ("precision", "recall", "f1"):
+    _add(_kind, lambda kind=_kind: classes.make_retrieval(kind))
+    _add(f"{_kind}_macro", lambda kind=_kind: classes.make_retrieval(kind, "macro"))
+    _add(f"{_kind}_micro", lambda kind=_kind: classes.make_retrieval(kind, "micro"))
+_add("matthews", classes.make_matthews)
+_add("calibration_error", classes.make_calibration_error)
+_add("mse", numbers.make_mse)
+_add("mae", numbers.make_mae)
+_add("r2", numbers.make_r2)
+_add("pearson", numbers.make_pearson)
+METRICS.add_pattern(r"top(\d+)", classes.make_top)
+METRICS.add_pattern(r"(precision|recall|f1)_(\d+)", classes.make_retrieval)
+
+
+def find_metrics(records: Records, names: Sequence[str] | None = None) -> list[Metric]:
+    """The metrics of these names, or all usual ones whose fields the records have.
+
+    Raises UserError on an unknown name, and on one whose fields are not there.
+    """
+    if names is None:
+        found = [_choose_form(name, records) for name in _ORDER]
+        return [metric for metric in found if metric is not None and metric.by_default(records)]
+    chosen = []
+    for name in dict.fromkeys(names):
+        metric = _choose_form(name, records)
+        if metric is None:
+            able = [other for other in _ORDER if _choose_form(other, records) is not None]
+            raise UserError(
+                f"metric {name!r} needs {_tell_needs(name)}; the records have "
+                f"{', '.join(sorted(records))}{nearest(name, able)}"
+            )
+        chosen.append(metric)
+    return chosen
+
+
+def _make_forms(name: str) -> tuple[Metric, ...]:
+    made = METRICS.get(name)()
+    return made if isinstance(made, tuple) else (made,)
+
+
+def _choose_form(name: str, records: Records) -> Metric | None:
+    """The first form whose fields are all there."""
+    forms = (form for form in _make_forms(name) if set(form.needs) <= set(records))
+    return next(forms, None)
+
+
+def _tell_needs(name: str) -> str:
+    return " or ".join(" and ".join(form.needs) for form in _make_forms(name))
