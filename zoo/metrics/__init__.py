@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from zoo.config import UserError, nearest
-from zoo.metrics import classes, numbers
+from zoo.metrics import answers, classes, numbers, overlap, ranks
 from zoo.metrics.intervals import Comparison, Interval, bootstrap, bootstrap_all, compare
 from zoo.metrics.metric import Additive, Metric, Records
 from zoo.registry import Registry
@@ -45,14 +45,26 @@ for _kind in ("precision", "recall", "f1"):
     _add(_kind, lambda kind=_kind: classes.make_retrieval(kind))
     _add(f"{_kind}_macro", lambda kind=_kind: classes.make_retrieval(kind, "macro"))
     _add(f"{_kind}_micro", lambda kind=_kind: classes.make_retrieval(kind, "micro"))
+_add("auroc", ranks.make_auroc)
+_add("average_precision", ranks.make_average_precision)
 _add("matthews", classes.make_matthews)
 _add("calibration_error", classes.make_calibration_error)
 _add("mse", numbers.make_mse)
 _add("mae", numbers.make_mae)
 _add("r2", numbers.make_r2)
 _add("pearson", numbers.make_pearson)
+_add("spearman", ranks.make_spearman)
+_add("span_exact", answers.make_span_exact)
+_add("exact_match", answers.make_exact_match)
+_add("token_f1", answers.make_token_f1)
+_add("bleu", overlap.make_bleu)
+_add("chrf", overlap.make_chrf)
+for _which in ("1", "2", "L"):
+    _add(f"rouge{_which}", lambda which=_which: overlap.make_rouge(which))
 METRICS.add_pattern(r"top(\d+)", classes.make_top)
 METRICS.add_pattern(r"(precision|recall|f1)_(\d+)", classes.make_retrieval)
+METRICS.add_pattern(r"auroc_(\d+)", ranks.make_auroc)
+METRICS.add_pattern(r"average_precision_(\d+)", ranks.make_average_precision)
 
 
 def find_metrics(records: Records, names: Sequence[str] | None = None) -> list[Metric]:

@@ -63,7 +63,7 @@ class Errors(Additive):
     power: int = 2
 
     def statistics(self, records: Records) -> np.ndarray:
-        prediction, target = _read_targets(records)
+        prediction, target = read_targets(records)
         errors = np.abs(prediction - target) ** self.power
         return np.stack([errors.mean(axis=1), np.ones(len(errors))], axis=1)
 
@@ -82,13 +82,13 @@ class Moments(Additive):
     needs: tuple[str, ...] = ("prediction", "target")
 
     def prepare(self, records: Records) -> Weigh:
-        prediction, target = _read_targets(records)
+        prediction, target = read_targets(records)
         centre = target.mean(axis=0) if len(target) else 0.0
         return super().prepare({"prediction": prediction - centre, "target": target - centre})
 
     def statistics(self, records: Records) -> np.ndarray:
         """Of each target the number of rows, p, t, p², t², pt and (p - t)²."""
-        p, t = _read_targets(records)
+        p, t = read_targets(records)
         return np.concatenate([np.ones_like(p), p, t, p * p, t * t, p * t, (p - t) ** 2], axis=1)
 
     def finish(self, sums: np.ndarray) -> np.ndarray:
@@ -145,7 +145,9 @@ def _spread(count: np.ndarray, x: np.ndarray, xx: np.ndarray) -> np.ndarray:
     return np.where(spread <= 1e-13 * xx, 0.0, spread)
 
 
-def _read_targets(records: Records) -> tuple[np.ndarray, np.ndarray]:
+def read_targets(records: Records) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets `[n, k]`, float64."""
+
     def read(field: Any) -> np.ndarray:
         return np.asarray(field, np.float64).reshape(len(field), -1)
 
