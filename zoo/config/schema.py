@@ -46,6 +46,11 @@ class ModelConfig:
         "mlp", "name of a model, 'pretrained' (that of init_from), or 'module:Class' of your own"
     )
     arguments: dict[str, Any] = _key({}, "fields of the model that differ from its table row")
+    lora: dict[str, Any] = _key(
+        {},
+        "train low-rank corrections of the model of init_from: rank, alpha, targets (regex of the "
+        "paths of dense layers), dropout; {}: all of it trains",
+    )
     scan_layers: bool = _key(False, "one compiled block scanned over stacked layers")
     remat: Literal["none", "full", "dots"] = _key(
         "none", "what the backward pass computes again: nothing, all, all but matrix products"
@@ -258,6 +263,8 @@ def check_config(config: Config) -> Config:
             f"data.test_fraction={c.data.test_fraction} must be at least 0 and, with "
             "data.validation_fraction, below 1"
         )
+    if c.model.lora and c.init_from is None:
+        raise UserError("model.lora corrects a trained model: set init_from")
     if c.data.mixture and c.data.source not in ("", DataConfig().source):
         raise UserError(
             f"data.mixture takes the place of data.source={c.data.source!r}: set one of the two "

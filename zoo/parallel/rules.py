@@ -36,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     (r"(^|/)fc\d*[02468]/kernel$", ("tensor", "fsdp")),
     (r"^head/kernel$", ("fsdp", None)),
     (r"kernel$", ("fsdp",)),
+    (r"lora_(a|b)$", ()),
     (r"(^|/)(pos|cls|dist|registers|mask|probe|bias|scale|embedding)$", ()),
     (r"^(logit_scale|logit_bias)$", ()),
 )

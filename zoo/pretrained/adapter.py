@@ -14,6 +14,8 @@ import flax.linen as nn
 import numpy as np
 
 from zoo.config import UserError
+from zoo.models.mae import MAE
+from zoo.models.vit import ViT
 from zoo.pretrained.adapter_config import AdapterConfig
 from zoo.pretrained.bridge import LINEAR, SAME, Piece, our_leaves, places, plan
 from zoo.pretrained.family import Family
@@ -27,7 +29,15 @@ BASE_HASH = "zoo.base_sha256"  # in the file's metadata: the weights that an ada
 
 
 def find_pieces(family: Family, model: nn.Module) -> dict[str, Piece]:
-    """The key of transformers' model -> what it holds of ours."""
+    """The key of transformers' model -> what it holds of ours.
+
+    Raises UserError for a ViT, whose modules have other names in transformers 5 than its files.
+    """
+    if isinstance(model, ViT | MAE):
+        raise UserError(
+            f"adapters of a {type(model).__name__} in peft's layout are not supported (merged ones "
+            "are: zoo.save_pretrained): transformers 5 has renamed its modules, and not its files"
+        )
     return {piece.theirs: piece for piece in plan(family.make_table(model, None), model)}
 
 

@@ -21,10 +21,11 @@ from zoo.pretrained.adapter import (
     BASE_HASH,
     PREFIX,
     divide,
+    find_pieces,
     has_outputs_first,
     is_matrix,
 )
-from zoo.pretrained.bridge import AsTheirs, Piece, all_finite, our_leaves, plan
+from zoo.pretrained.bridge import AsTheirs, Piece, all_finite, our_leaves
 from zoo.pretrained.describe import family_for, model_of
 from zoo.pretrained.family import head_of
 from zoo.pretrained.load import Opened, check_ours, open_pretrained
@@ -71,12 +72,13 @@ def save_adapter(model: nn.Module, params: Mapping[str, Any], folder: Any, *, ba
     folder = epath.Path(folder).expanduser()
     _check_folder(folder)
     opened = open_pretrained(base, head_of(model.base))
-    table = family_for(opened.source, model.base).make_table(model.base, None)
-    pieces = {piece.theirs: piece for piece in plan(table, model.base)}
+    family = family_for(opened.source, model.base)
+    pieces = find_pieces(family, model.base)
     whole = find_whole(model.base, pieces, find_changed(model, leaves, opened))
     matrices = gather_matrices(model, leaves, pieces, whole)
     values = describe_adapter(model, pieces, matrices, whole, str(base))
     _, merged = merge_lora(model, unstack_layers(params))
+    table = family.make_table(model.base, None)
     theirs = AsTheirs(MemoryTensors(named_leaves(merged), "params"), table, model.base)
     arrays = {f"{PREFIX}{k}": theirs.read(k) for k in pieces if _is_within(k, whole)}
     for module, (a, b) in matrices.items():

@@ -41,6 +41,10 @@ class Merged(Tensors):
         ]
         super().__init__(place, entries)
 
+    def origins(self, name: str) -> tuple[str, ...]:
+        self.entry(name)
+        return (name,) if name in self._replaced else self._base.origins(name)
+
     def read(self, name: str) -> np.ndarray:
         self.entry(name)
         if name in self._replaced:

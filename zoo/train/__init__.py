@@ -15,6 +15,7 @@ from zoo.console import align
 from zoo.data import from_arrays, resplit
 from zoo.gpu import set_memory_share
 from zoo.models import CLASSES
+from zoo.models.lora import LoRA
 from zoo.pretrained.describe import describe_model
 from zoo.pretrained.sources import MODEL_FILE
 from zoo.train.build import Parts, build
@@ -27,7 +28,7 @@ from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
 from zoo.train.wandb_writer import require_wandb
 from zoo.train.workdir import claim_workdir, write_json
-from zoo.tree import count_params, named_leaves, overview
+from zoo.tree import count_params, map_named, named_leaves, overview
 
 __all__ = ["NonFiniteLoss", "Result", "Stopped", "fit", "read_rows"]
 
@@ -85,7 +86,12 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
         return restored[1]
     if parts.start is None:
         return programs.init_state()
-    return programs.start_from(parts.start.load())
+    params = parts.start.load()
+    if parts.config.model.lora:  # the corrections begin here
+        loaded = named_leaves(params)
+        fresh = programs.init_state().params
+        params = map_named(lambda path, leaf: loaded.get(path, leaf), fresh)
+    return programs.start_from(params)
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:
@@ -104,7 +110,8 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         progress.tell(line)
     if folder is None or jax.process_index():
         return
-    if type(parts.model) in CLASSES.values():  # for zoo.load_pretrained
+    model = parts.model.base if isinstance(parts.model, LoRA) else parts.model
+    if type(model) in CLASSES.values():  # for zoo.load_pretrained
         write_json(folder / MODEL_FILE, describe_model(parts.model))
     places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]

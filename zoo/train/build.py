@@ -23,13 +23,14 @@ from zoo.data import (
     read_eval,
 )
 from zoo.evaluation.in_training import check_metrics
-from zoo.models import MODELS, create_model, model_fields
+from zoo.models import MODELS, check_lora, create_model, make_lora, model_fields
 from zoo.models.attention import Attend, choose_attend
 from zoo.models.encoder import POOLED
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
+from zoo.pretrained.bridge import our_leaves
 from zoo.pretrained.load import Opened, change_model
 from zoo.tasks import TASKS, make_task
 from zoo.train.compile import Programs
@@ -68,6 +69,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         MODELS.get(config.model.name)
     make_optimizer(config.optim, config.train.num_steps)  # its mistakes before any data is read
     check_steps(config.optim, config.train)
+    check_lora(config.model.lora)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
     mesh = make_mesh(config.parallel)
     num_shares = int(np.prod([mesh.shape[axis] for axis in DATA_AXES]))
@@ -101,11 +103,12 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     attend = choose_attend(mesh.devices.flat[0].platform)
     model = build_model(config, dataset, batch, attend, opened)
     start = None if opened is None else make_start(config, opened, model, dataset)
+    model, frozen = add_lora(config, model, start)
     task = make_task(config.task, {"model": model}, dataset)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
     unit = int(np.lcm(num_shares, jax.process_count()))
     eval_batch_size = -(-config.train.eval_batch_size // unit) * unit
-    programs = Programs(config, task, mesh, batch, shorter)
+    programs = Programs(config, task, mesh, batch, shorter, frozen)
     check_metrics(config, task, programs.abstract_state.params, batch)
     return Parts(
         config,
@@ -120,6 +123,17 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         programs,
         start,
     )
+
+
+def add_lora(
+    config: Config, model: nn.Module, start: Start | None
+) -> tuple[nn.Module, frozenset[str]]:
+    """The model with the corrections of `model.lora`, and the canonical paths that stay as they
+    are: of all leaves those that do not begin anew. Raises UserError as `make_lora` does."""
+    if not config.model.lora:
+        return model, frozenset()
+    assert start is not None  # `check_config` has asked for init_from
+    return make_lora(model, config.model.lora), frozenset(our_leaves(model)) - start.fresh
 
 
 def _check_hidden_tokens(config: Config, dataset: Dataset, batch: dict[str, Any]) -> None:
