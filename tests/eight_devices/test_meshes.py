@@ -333,3 +333,31 @@ def test_every_matrix_of_a_t5_block_is_divided_in_both_directions():
         assert found == {"q": outward, "k": outward, "v": outward, "out": inward}
     found = {name: leaf["kernel"] for name, leaf in specs["mlp"].items()}
     assert found == {"fc1": outward, "gate": outward, "fc2": inward}
+
+
+def test_a_frozen_part_and_layers_at_their_own_rate_train_alike_on_every_mesh():
+    """Moments and average of what trains lie with it; what is frozen has neither."""
+    rules = (("^(embed|pos|cls)", {"frozen": True}), ("^head", {"from_step": 1}))
+    optim = OptimConfig("sgd", 0.3, {"momentum": 0.9}, ema_decay=0.9, layer_decay=0.5, rules=rules)
+    model = dataclasses.replace(VIT, scan_layers=True)
+    config = dataclasses.replace(make_config(ParallelConfig(2, 2, 2), model), optim=optim)
+    parts = build(config)
+    state, report, _ = run(parts, parts.programs)
+    mesh = make_family_mesh((1, 1, 1))
+    programs = Programs(config, parts.task, mesh, parts.programs.batch_shapes)
+    alone, expected, _ = run(parts, programs)
+    np.testing.assert_allclose(report["loss"], expected["loss"], rtol=1e-5)
+    found = {"params": state.params, "ema": state.ema, "eval": state.eval_params}
+    wanted = {"params": alone.params, "ema": alone.ema, "eval": alone.eval_params}
+    wanted = named_leaves(wanted)
+    for path, leaf in named_leaves(found).items():
+        np.testing.assert_allclose(leaf, wanted[path], atol=5e-6, err_msg=path)
+    params = named_leaves(state.params)
+    kept = {path: leaf for path, leaf in named_leaves(state.opt_state).items() if leaf.ndim}
+    for path, leaf in (*kept.items(), *named_leaves(state.ema).items()):
+        name = next(name for name in params if path == name or path.endswith(f"/{name}"))
+        assert leaf.sharding == params[name].sharding, path
+        assert not name.startswith(("embed", "pos", "cls")), path
+    again = parts.programs.replace_params(state, jax.device_get(state.params))
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+    assert jax.tree.map(lambda x: x.sharding, again) == jax.tree.map(lambda x: x.sharding, state)

@@ -212,7 +212,8 @@ def _match(
         found |= dict.fromkeys(mine, rule)
         taken |= dict.fromkeys(mine, index)
         total = sum(counts[path] for path in mine)
-        lines.append(f"{pattern!r}: {_say(rule)}; {total:,} parameters in {len(mine)} arrays")
+        arrays = f"{len(mine)} array{'s' * (len(mine) > 1)}"
+        lines.append(f"{pattern!r}: {_say(rule)}; {total:,} parameters in {arrays}")
     return found, lines
 
 
