@@ -162,6 +162,22 @@ def test_a_run_is_a_source_itself(home, tmp_path):
     assert any("of other classes (blame, praise -> cold, warm)" in x for x in start.report)
 
 
+@pytest.mark.parity
+def test_what_was_trained_is_what_transformers_loads(home, tmp_path, torch):
+    from transformers import AutoModelForSequenceClassification
+
+    data = dataclasses.replace(start_config(home).data, val_split="")
+    result = zoo.fit(start_config(home, data=data, train=TrainConfig(16, 2)))
+    zoo.save_pretrained(result.model, result.params, tmp_path / "out")
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = result.parts.dataset.tokenizer
+    rows, _ = tokenizer.encode_rows(["good and happy it is", "so sad"], 16)
+    for row, ours in zip(rows, result.predict(["good and happy it is", "so sad"]), strict=True):
+        with torch.no_grad():
+            logits = theirs(torch.tensor(np.asarray(row)[None], dtype=torch.long)).logits
+        np.testing.assert_allclose(torch.softmax(logits, -1)[0].numpy(), ours, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_values_of_texts(home, tmp_path):
     write_rows(tmp_path / "rows", label=lambda i: f"{i % 2 * 3 + 0.5}")

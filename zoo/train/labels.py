@@ -29,9 +29,10 @@ def check_labels(dataset: Dataset) -> Dataset:
             counts[split] = _count(dataset, split, labels)
     train = counts.get("train")
     if train is not None and dataset.num_classes > 1 and (train > 0).sum() == 1:
+        only = _name(dataset, int(train.argmax()))
         raise UserError(
-            f"{dataset.name}: every example of 'train' is of class {_name(dataset, int(train.argmax()))}"
-            f", of {dataset.num_classes}: there is nothing to learn (is it sorted by class? "
+            f"{dataset.name}: every example of 'train' is of class {only}, of "
+            f"{dataset.num_classes}: there is nothing to learn (is it sorted by class? "
             "data.train_split takes a part)"
         )
     notes = list(dataset.notes)
