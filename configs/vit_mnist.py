@@ -1,0 +1,50 @@
+"""A ViT moved from 8x8 digits to MNIST at 16x16 pixels, its positions resized from 2x2 to 4x4.
+
+    python train.py --config configs/vit_digits.py --workdir runs/vit
+    python train.py --config configs/vit_mnist.py --workdir runs/vit_mnist     # needs ZOO_DATA
+    python train.py --config configs/vit_mnist.py:1k,scratch --workdir runs/vit_mnist_scratch
+
+Begins from the run `runs/vit` (or that of --config.init_from): patches, layers and head are taken,
+all of it trains. `scratch` is the same model from random parameters, `1k` trains 300 steps on the
+first 1,000 images.
+"""
+
+from __future__ import annotations
+
+from zoo.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    LogConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    parse_options,
+    quick,
+)
+
+
+def get_config(argument: str = "") -> Config:
+    """`1k`: on 1,000 images; `scratch`: without the run; `quick`: a few steps on synthetic ones."""
+    options = parse_options(argument, "1k", "scratch", "quick")
+    size = {"width": 64, "depth": 4, "num_heads": 4, "hidden": 256}
+    split, num_steps = ("train[:1000]", 300) if "1k" in options else ("train[:55000]", 1700)
+    config = Config(
+        init_from=None if "scratch" in options else "runs/vit",
+        model=ModelConfig("vit_ti4", {**size, "pooling": "mean"}),
+        data=DataConfig(
+            "files:mnist",
+            transform="resize(16)|normalize(0.5, 0.5)",
+            train_split=split,
+            val_split="train[55000:]",
+        ),
+        optim=OptimConfig(
+            "adamw", 1e-3, schedule="cosine", warmup_steps=30, weight_decay=0.05, clip_norm=1.0
+        ),
+        train=TrainConfig(
+            batch_size=64, num_steps=num_steps, steps_per_call=10, eval_every_steps=100
+        ),
+        checkpoint=CheckpointConfig(every_steps=None),
+        log=LogConfig(every_steps=100),
+    )
+    return quick(config) if "quick" in options else config
