@@ -30,6 +30,19 @@ RECIPE, NUM_THREADS = "configs/minilm_sst2.py:8k", 2
 SIDES = ("ours", "theirs")
 
 
+class Clock:
+    """Seconds, and the processors' seconds, since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        return {
+            "seconds": time.perf_counter() - self._start[0],
+            "processors": time.process_time() - self._start[1],
+        }
+
+
 def read_config(seed: int) -> Any:
     from zoo.config import make_config
 
@@ -54,9 +67,9 @@ def run_ours(seed: int) -> dict[str, Any]:
     parts = build(config)
     progress = Progress(config.train.num_steps, config.train.batch_size, 0.0, show=False)
     state = jax.block_until_ready(first_state(parts, None, progress))
-    start = time.perf_counter()
+    clock = Clock()
     state = jax.block_until_ready(Loop(parts, None, progress).run(state))
-    seconds, compiled = time.perf_counter() - start, parts.programs.compile_seconds
+    times = {**clock.read(), "compile": parts.programs.compile_seconds}
     chances, labels = [], []
     for batch in eval_batches(parts, "test"):
         placed = place_batch(batch, parts.programs.batch_sharding)
@@ -64,12 +77,7 @@ def run_ours(seed: int) -> dict[str, Any]:
         chances.append(found[batch["mask"] > 0])
         labels.append(batch["label"][batch["mask"] > 0])
     logits = np.log(np.maximum(np.concatenate(chances), 1e-30))
-    return {
-        "seconds": seconds,
-        "compile": compiled,
-        "logits": logits,
-        "label": np.concatenate(labels),
-    }
+    return {**times, "logits": logits, "label": np.concatenate(labels)}
 
 
 def run_theirs(seed: int) -> dict[str, Any]:
@@ -120,11 +128,11 @@ def run_theirs(seed: int) -> dict[str, Any]:
         )
         collate = DataCollatorWithPadding(tokenizer)
         trainer = Trainer(model, arguments, train_dataset=encode("train"), data_collator=collate)
-        start = time.perf_counter()
+        clock = Clock()
         trainer.train()
-        seconds = time.perf_counter() - start
+        times = {**clock.read(), "compile": 0.0}
         test = trainer.predict(encode("test"))
-    return {"seconds": seconds, "compile": 0.0, "logits": test.predictions, "label": test.label_ids}
+    return {**times, "logits": test.predictions, "label": test.label_ids}
 
 
 def find_folder() -> str:
@@ -145,6 +153,11 @@ def run_apart(side: str, seed: int, folder: Path) -> dict[str, Any]:
     return dict(np.load(file))
 
 
+def read_records(runs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """What the metrics take, of several runs one after another."""
+    return {name: np.concatenate([run[name] for run in runs]) for name in ("logits", "label")}
+
+
 def main(num_seeds: int) -> None:
     """Runs all in turns and prints."""
     from zoo.metrics import bootstrap, compare, find_metrics
@@ -155,30 +168,29 @@ def main(num_seeds: int) -> None:
             for side in SIDES:
                 run = run_apart(side, seed, Path(name))
                 runs[side].append(run)
-                (accuracy,) = find_metrics(run, ["accuracy"])
-                score = bootstrap(accuracy, run)
+                (accuracy,) = find_metrics(read_records([run]), ["accuracy"])
+                score = bootstrap(accuracy, read_records([run]))
                 print(
                     f"{side}, seed {seed}: accuracy {score.value:.4f} ({score.low:.4f} to "
-                    f"{score.high:.4f}), {run['seconds']:.1f} s, {run['compile']:.1f} of them "
-                    "compilation",
+                    f"{score.high:.4f}), {run['seconds']:.1f} s "
+                    f"({run['processors']:.1f} of the processors), "
+                    f"{run['compile']:.1f} of them compilation",
                     flush=True,
                 )
     pairs = list(zip(runs["theirs"], runs["ours"], strict=True))
-    theirs, ours = (
-        {name: np.concatenate([run[name] for run in runs[side]]) for name in ("logits", "label")}
-        for side in ("theirs", "ours")
-    )
-    found = compare(accuracy, theirs, ours)
+    found = compare(accuracy, read_records(runs["theirs"]), read_records(runs["ours"]))
     print(
         f"ours {found.b:.4f}, theirs {found.a:.4f}, difference {found.difference:+.4f} "
         f"({found.low:+.4f} to {found.high:+.4f})"
     )
     ratios = [float(a["seconds"] / b["seconds"]) for a, b in pairs]
     warm = [float(a["seconds"] / (b["seconds"] - b["compile"])) for a, b in pairs]
+    busy = [float(a["processors"] / b["processors"]) for a, b in pairs]
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(
-        f"speed: {statistics.median(ratios):.2f} times theirs ({shown}); without compilation "
-        f"{statistics.median(warm):.2f}; required 1.2, goal 1.5"
+        f"speed: {statistics.median(ratios):.2f} times theirs ({shown}), by the processors' time "
+        f"{statistics.median(busy):.2f}, without compilation {statistics.median(warm):.2f}; "
+        "required 1.2, goal 1.5"
     )
 
 

@@ -44,7 +44,7 @@ def get_config(argument: str = "") -> Config:
             weight_decay=0.01,
             clip_norm=1.0,
         ),
-        train=TrainConfig(batch_size=64, num_steps=1966 if pretrained else 6550),
+        train=TrainConfig(batch_size=64, num_steps=1966 if pretrained else 3275),
         checkpoint=CheckpointConfig(every_steps=None),
         log=LogConfig(every_steps=50),
     )

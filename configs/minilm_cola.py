@@ -37,7 +37,7 @@ def get_config(argument: str = "") -> Config:
             val_split="",
             test_split="val",
         ),
-        optim=OptimConfig("adamw", 2e-4, schedule="linear", warmup_steps=80, clip_norm=1.0),
+        optim=OptimConfig("adamw", 1e-4, schedule="linear", warmup_steps=80, clip_norm=1.0),
         train=TrainConfig(batch_size=32, num_steps=804, metrics=("matthews",)),
         checkpoint=CheckpointConfig(every_steps=None),
         log=LogConfig(every_steps=50),

@@ -27,7 +27,8 @@ from zoo.config import (
 def get_config(argument: str = "") -> Config:
     """`1k`: on 1,000 images; `scratch`: without the run; `quick`: a few steps on synthetic ones."""
     options = parse_options(argument, "1k", "scratch", "quick")
-    size = {"width": 64, "depth": 4, "num_heads": 4, "hidden": 256}
+    depth = 1 if "quick" in options else 4
+    size = {"width": 64, "depth": depth, "num_heads": 4, "hidden": 256}
     split, num_steps = ("train[:1000]", 300) if "1k" in options else ("train[:55000]", 1700)
     config = Config(
         init_from=None if "scratch" in options else "runs/vit",
