@@ -33,7 +33,7 @@ def get_config(argument: str = "") -> Config:
     lora = {} if whole else {"rank": 16, "alpha": 32.0, "targets": "attn/|mlp/"}
     small = {"width": 64, "depth": 2, "num_heads": 2, "num_positions": 32}
     config = Config(
-        init_from="runs/stdlib",
+        init_from="./runs/stdlib",
         model=ModelConfig("gpt2", small)
         if "quick" in options
         else ModelConfig("pretrained", lora=lora),

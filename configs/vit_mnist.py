@@ -6,7 +6,11 @@
 
 Begins from the run `runs/vit` (or that of --config.init_from): patches, layers and head are taken,
 all of it trains. `scratch` is the same model from random parameters, `1k` trains 300 steps on the
-first 1,000 images.
+first 1,000 images. 'val' is the last 5,000 of the training images. Nothing was tuned.
+Reached (seed 0; the digits' run was 0.983): with `1k` 0.836 on the 10,000 test images, from scratch
+0.739, and on 'val' after 100 steps 0.839 beside 0.647; on all images 0.976 after 2 epochs, on
+'val' after 100, 200 and 400 steps 0.882, 0.923 and 0.946 beside 0.637, 0.776 and 0.904 from
+scratch. A minute (`1k`) to three on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ def get_config(argument: str = "") -> Config:
     size = {"width": 64, "depth": depth, "num_heads": 4, "hidden": 256}
     split, num_steps = ("train[:1000]", 300) if "1k" in options else ("train[:55000]", 1700)
     config = Config(
-        init_from=None if "scratch" in options else "runs/vit",
+        init_from=None if "scratch" in options else "./runs/vit",
         model=ModelConfig("vit_ti4", {**size, "pooling": "mean"}),
         data=DataConfig(
             "files:mnist",
