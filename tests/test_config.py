@@ -18,8 +18,8 @@ from zoo.config import (
     show_config,
     to_dict,
 )
+from zoo.config.checks import check_config
 from zoo.config.parse import key_paths
-from zoo.config.schema import check_config
 from zoo.config.show import deciding, flatten, rows
 
 

@@ -11,7 +11,7 @@ import zoo
 from zoo import gpu
 from zoo.cli import guard, train
 from zoo.config import LogConfig, ParallelConfig, UserError
-from zoo.config.schema import check_config
+from zoo.config.checks import check_config
 
 SHARE, NEWER = gpu.SHARE, gpu.NEWER_SHARE
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.evaluation import Evaluation, evaluate
+    from zoo.evaluation.probes import few_shot, probe
     from zoo.explanation import Explanation, explain
     from zoo.generation import Generation, generate
     from zoo.models import create_model, init_params, list_models
@@ -31,6 +32,8 @@ _HOMES = {
     "Generation": "zoo.generation",
     "evaluate": "zoo.evaluation",
     "Evaluation": "zoo.evaluation",
+    "probe": "zoo.evaluation.probes",
+    "few_shot": "zoo.evaluation.probes",
     "explain": "zoo.explanation",
     "Explanation": "zoo.explanation",
     "fit": "zoo.train",
@@ -49,6 +52,7 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "few_shot",
     "fill_mask",
     "fit",
     "generate",
@@ -57,6 +61,7 @@ __all__ = [
     "load_pretrained",
     "merge_lora",
     "predict",
+    "probe",
     "save_adapter",
     "save_pretrained",
 ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.config import Config, DataConfig, TrainConfig, UserError
-from zoo.config.schema import check_config
+from zoo.config.checks import check_config
 from zoo.data import ArraySource, Dataset, TrainStream
 from zoo.data import order as order_module
 from zoo.data.buckets import make_buckets

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.config import Config, DataConfig, UserError, quick
+from zoo.config.checks import check_config
 from zoo.config.parse import set_values
-from zoo.config.schema import check_config
 from zoo.data import ArraySource, TrainStream, open_dataset
 from zoo.data.mixture import MixtureSource, count_weights
 from zoo.data.order import make_order

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from zoo.config import Config, DataConfig, UserError
-from zoo.config.schema import check_config
+from zoo.config.checks import check_config
 from zoo.data import ArraySource
 from zoo.data.sources import ConcatenatedSource, Dataset, SubsetSource
 from zoo.data.splits import choose_splits, parse_split, resplit

@@ -358,6 +358,6 @@ def test_a_frozen_part_and_layers_at_their_own_rate_train_alike_on_every_mesh():
         name = next(name for name in params if path == name or path.endswith(f"/{name}"))
         assert leaf.sharding == params[name].sharding, path
         assert not name.startswith(("embed", "pos", "cls")), path
-    again = parts.programs.replace_params(state, jax.device_get(state.params))
+    again = parts.programs.start_from(jax.device_get(state.params))
     assert jax.tree.structure(again) == jax.tree.structure(state)
     assert jax.tree.map(lambda x: x.sharding, again) == jax.tree.map(lambda x: x.sharding, state)

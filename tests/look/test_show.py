@@ -1,5 +1,8 @@
 """`zoo data show`: counts, and the training batch to the bit."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -176,3 +179,28 @@ def test_bars_fit_the_console(monkeypatch):
         monkeypatch.setenv("COLUMNS", str(columns))
         lines = balance(["a" * 50, "b"], {"train": [1, 9], "val": [3, 1], "test": [5, 5]})
         assert max(map(len, lines)) <= columns
+
+
+def test_tags_answers_and_choices(capsys, tmp_path):
+    """Lists in fields, and of a batch the tokens that are to be told."""
+    rows = {
+        "tags": [{"words": ["Ann", "is"], "tags": ["PER", "O"]}, {"words": ["a"], "tags": ["O"]}],
+        "spans": [
+            {"question": "who?", "context": "it is Ann", "answer": "Ann", "answer_start": 6},
+            {"question": "why?", "context": "it is", "answer": None, "answer_start": None},
+        ],
+        "choices": [{"question": "1?", "choices": ["one", "two"], "label": 1}] * 2,
+    }
+    outs = {}
+    for name, examples in rows.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in examples))
+        outs[name] = show(capsys, f"jsonl:{path}", "--data.length=16")
+        assert main(["data", "check", f"jsonl:{path}"]) in (0, 3)
+        assert "Traceback" not in capsys.readouterr().out
+    assert "words  texts  1..2   'Ann' 'is'" in outs["tags"]
+    assert re.search(r"^O +2  66.7%", outs["tags"], re.MULTILINE)
+    assert "⟦A⟧nn ⟦i⟧s (10 tokens of padding)" in outs["tags"]
+    assert "it is ⟦Ann⟧" in outs["spans"]
+    assert "choice 1, text 2: two" in outs["choices"]
+    assert "choices   texts  2      'one' 'two'" in outs["choices"]

@@ -8,7 +8,7 @@ from scipy.stats import pearsonr
 from sklearn import metrics as sk
 
 from zoo.config import UserError
-from zoo.metrics import Additive, find_metrics
+from zoo.metrics import Additive, count_confusion, find_metrics, tabulate_classes
 
 NAMES = ["accuracy", "top2", "precision_macro", "recall_macro", "f1_macro", "f1_micro", "f1_1"]
 NAMES += ["matthews", "calibration_error", "loss"]
@@ -133,12 +133,36 @@ def test_tokens_count_where_they_have_a_label():
     label[3] = -1  # a row without any
     records = {"token_logits": rng.normal(size=(12, 7, 3)), "token_label": label}
     counted = label >= 0
+    losses = rng.random((12, 7)) * counted
+    records["loss"] = losses.sum(1) / np.maximum(counted.sum(1), 1)
+    assert only("loss", records).value(records) == pytest.approx(losses.sum() / counted.sum())
     flat = {"logits": records["token_logits"][counted], "label": label[counted]}
     for w in draw_weights(7, 12):
         flat_w = np.broadcast_to(w[:, None], label.shape)[counted]
         for name in ("accuracy", "f1_macro", "matthews", "calibration_error"):
             got = only(name, records)(records, w[None])[0]
             assert got == pytest.approx(sk_classes(name, flat, flat_w), abs=1e-12)
+
+
+def test_confusion_as_scikit_learn():
+    records = draw_classes(8)
+    records["label"][records["label"] == 3] = 2  # a class that is predicted only
+    chosen = records["logits"].argmax(1)
+    for w in (None, draw_weights(9)[1]):
+        expected = sk.confusion_matrix(records["label"], chosen, labels=range(4), sample_weight=w)
+        confusion = count_confusion(records, w)
+        assert confusion == pytest.approx(expected)
+        report = sk.precision_recall_fscore_support(
+            records["label"], chosen, labels=range(4), sample_weight=w, zero_division=0
+        )
+        for got, want in zip(tabulate_classes(confusion).values(), report, strict=True):
+            assert got == pytest.approx(want)
+    label = np.array([[0, -1], [2, 1]])
+    tokens = {"token_logits": np.eye(3)[[[0, 1], [2, 2]]], "token_label": label}
+    assert count_confusion(tokens).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
+    assert count_confusion(tokens, np.array([0.0, 2.0])).sum() == 4
+    with pytest.raises(UserError, match="needs classes; the records have loss"):
+        count_confusion({"loss": np.ones(3)})
 
 
 def test_degenerate_records():

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from twins import CASES, load_reference_model, make_inputs, make_twin, run_reference
 
-from flax.traverse_util import flatten_dict, unflatten_dict
-
 import zoo
-from zoo.config import UserError
 from zoo.models import init_params, make_lora
-from zoo.tree import named_leaves
 
 pytestmark = [
     pytest.mark.usefixtures("torch"),
@@ -83,9 +78,16 @@ def assert_same(found, expected, case):
     ("name", "settings"),
     [
         ("gpt2_lm", {"target_modules": ["c_attn"], "fan_in_fan_out": True}),
-        ("gpt2_lm", {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True,
-                     "rank_pattern": {"mlp.c_fc": 3}, "alpha_pattern": {"attn.c_proj": 5},
-                     "task_type": "CAUSAL_LM"}),
+        (
+            "gpt2_lm",
+            {
+                "target_modules": ["c_attn", "c_proj", "c_fc"],
+                "fan_in_fan_out": True,
+                "rank_pattern": {"mlp.c_fc": 3},
+                "alpha_pattern": {"attn.c_proj": 5},
+                "task_type": "CAUSAL_LM",
+            },
+        ),
         ("llama_grouped", {"target_modules": "all-linear", "use_rslora": True, "r": 4}),
         ("bert_classifier", {"target_modules": ["query", "value"], "task_type": "SEQ_CLS"}),
         ("bert_masked_lm", {"target_modules": ["query", "intermediate.dense"], "r": 2}),
@@ -96,6 +98,14 @@ def test_what_peft_writes(torch, peft, twin, tmp_path, name, settings):
     expected = write_adapter(torch, peft, twin, name, tmp_path / "a", **settings)
     loaded = zoo.load_pretrained(tmp_path / "a", base=twin(name))
     assert_same(run_ours(loaded.model, loaded.params, BY_NAME[name]), expected, BY_NAME[name])
+
+
+def load_with_head(torch, case, folder):
+    """The weights in the class of a case, as a user of transformers loads them for a new task."""
+    transformers = pytest.importorskip("transformers")
+    more = {k: v for k, v in case.arguments.items() if k in ("num_labels", "pad_token_id")}
+    more |= {"attn_implementation": "eager", "dtype": torch.float32}
+    return getattr(transformers, case.model).from_pretrained(folder, **more).eval()
 
 
 def make_trained(folder, settings, **changes):
@@ -122,9 +132,8 @@ def make_trained(folder, settings, **changes):
         ("bert_masked_lm", "bert_classifier", {}, {"head": "sequence", "num_classes": 3}),
         ("bert_answerer", "bert_answerer", {"targets": "mlp"}, {}),
         ("albert_masked_lm", "albert_masked_lm", {"alpha": 3.5}, {}),
-        ("roberta_masked_lm", "roberta_tagger", {}, {"head": "token", "num_classes": 4}),
+        ("bert_masked_lm", "bert_tagger", {}, {"head": "token", "num_classes": 4}),
         ("t5_v1_1", "t5_v1_1", {"targets": "cross/|attn/k"}, {}),
-        ("vit_classifier", "vit_classifier", {"targets": "attn/(q|out)$"}, {}),
     ],
 )
 def test_peft_loads_what_we_write(torch, peft, twin, tmp_path, name, case, settings, changes):
@@ -132,7 +141,7 @@ def test_peft_loads_what_we_write(torch, peft, twin, tmp_path, name, case, setti
     model, params = make_trained(twin(name), settings, **changes)
     expected = run_ours(model, params, case)
     zoo.save_adapter(model, params, tmp_path / "a", base=twin(name))
-    theirs, _ = load_reference_model(case, twin(name))
+    theirs = load_with_head(torch, case, twin(name))
     adapted = peft.PeftModel.from_pretrained(theirs, tmp_path / "a").eval()
     found = run_reference(adapted.base_model.model, case, make_inputs(case))["output"]
     assert_same(found, expected, case)
@@ -141,4 +150,6 @@ def test_peft_loads_what_we_write(torch, peft, twin, tmp_path, name, case, setti
     assert_same(run_ours(again.model, again.params, case), expected, case)
     zoo.save_pretrained(model, params, tmp_path / "merged")
     merged, _ = load_reference_model(case, tmp_path / "merged")
+    # Classifiers find a row's end by it; a model of ours does not know its tokenizer.
+    merged.config.pad_token_id = getattr(theirs.config, "pad_token_id", None)
     assert_same(run_reference(merged, case, make_inputs(case))["output"], expected, case)

@@ -112,7 +112,7 @@ def train(config, dataset, params=None):
     state = programs.init_state()
     if params is not None:
         given = stack_layers(params) if config.model.scan_layers else params
-        state = programs.replace_params(state, given)
+        state = programs.start_from(given)
     found, norms = [unstack_layers(jax.device_get(state.params))], []
     for step in range(config.train.num_steps):
         block = place_batch(parts.stream.read(step, 1), programs.blocks_sharding)

@@ -20,7 +20,7 @@ from zoo.config import (
     UserError,
     quick,
 )
-from zoo.config.schema import check_config
+from zoo.config.checks import check_config
 from zoo.data.tokenizers.training import train_tokenizer
 from zoo.models import init_params, param_shapes
 from zoo.train.build import build
@@ -232,6 +232,9 @@ MISTAKES = [
     ({"init_from": None, "model": ModelConfig("bert_tiny", SIZES)}, "'init_from' needs init_from"),
     ({"init_from": None, "init_pattern": "embed"}, "init_pattern='embed' needs init_from"),
     ({"init_from": "/no/such/place/here"}, "init_from='/no/such/place/here': there is no /no"),
+    ({"init_from": "numpy"}, "there is no numpy .did you mean 'package:numpy'"),
+    ({"init_from": "package:numpy"}, "package:numpy holds no folder with config.json"),
+    ({"model": ModelConfig("pretraind")}, "did you mean 'pretrained'"),
     ({"init_from": "package:no-such-zoo"}, "install --no-deps no-such-zoo"),
     ({"model": ModelConfig("gpt2", SMALL_GPT)}, "a Encoder cannot be made to fit a Decoder"),
     ({"model": ModelConfig("bert_tiny", {**SIZES, "depth": 3})}, "blocks/02/.*: none -> "),

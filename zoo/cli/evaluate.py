@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli.words import DONE, asks_help, pick_one, print_json, split_flags, to_number
-from zoo.config import UserError
+from zoo.config import UserError, nearest
 
 EVAL_HELP = """\
 usage: zoo eval SOURCE [--data=DATA] [--split=test] [--by=FIELD,...] [--against=SOURCE]
@@ -27,15 +27,26 @@ eval.json. SOURCE: a run's folder, a published folder, OWNER/NAME on the hub.
   --worst=20         the examples of the largest loss
   --confusion=FILE.png                      which class is taken for which
   --labels=neg,pos   names of the model's classes, where it has none
+  --template='a photo of a {}.'             of CLIP and SigLIP: the text of a class
+  --probe=knn|linear|few_shot               a classifier on frozen features instead of the
+                     head, learned from --train_split=train; --shots=1,5,10 --pooling=NAME
   --task=NAME --tokenizer=FILE --length=N --batch_size=N --samples=1000
-  --out=FILE.json    (default: eval.json in a run's folder, else here); --json: to the
-                     standard output, in the place of the table
+  --out=FILE.json    (default: eval.json, of probes eval_knn.json, ..., in a run's folder,
+                     else here); --json: to the standard output, in the place of the table
 
 exit codes: 0 done, 2 a mistake"""
 
 WORDS = ("data", "split", "columns", "metrics", "against", "by", "confusion", "labels", "task",
-         "tokenizer", "out")  # fmt: skip
+         "tokenizer", "out", "template", "probe", "train_split", "shots", "pooling")  # fmt: skip
 NUMBERS = ("worst", "length", "batch_size", "samples")
+
+PROBES = ("knn", "linear", "few_shot")
+ONLY: dict[str, tuple[str | None, ...]] = {  # options that not every way has
+    **dict.fromkeys(("labels", "task", "template", "worst", "length"), (None,)),
+    **dict.fromkeys(("train_split", "pooling"), PROBES),
+    **dict.fromkeys(("by", "against", "samples"), ("knn", "linear", None)),
+    "shots": ("few_shot",),
+}
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -54,18 +65,19 @@ def evaluate(argv: Sequence[str]) -> int:
         if given[name] is not None:
             options[name] = split_list(name, str(given[name]))
     options["columns"] = read_columns(given["columns"])
-    for name in ("data", "split", "against", "task", "tokenizer"):
-        options[name] = given[name]
-    out = choose_out(words[0], given["out"])
-    from zoo.evaluation import evaluate as evaluate_source
+    options["data"] = given["data"]
+    named = ("split", "against", "task", "tokenizer", "template", "train_split", "pooling")
+    options |= {name: given[name] for name in named if given[name] is not None}
+    if given["shots"] is not None:
+        options["shots"] = read_shots(str(given["shots"]))
+    probe = given["probe"]
+    out = choose_out(words[0], given["out"], f"eval_{probe}.json" if probe else "eval.json")
+    found = measure(words[0], probe, options)
     from zoo.evaluation.report import tell
 
-    found = evaluate_source(words[0], **options)
     write_json(out, found.to_dict())
     if given["confusion"] is not None:
-        from zoo.evaluation.confusion import draw_confusion
-
-        draw_confusion(found.records, found.classes, given["confusion"])
+        draw(found, given["confusion"])
     if "json" in flags:
         print_json(found.to_dict())
         return DONE
@@ -73,6 +85,49 @@ def evaluate(argv: Sequence[str]) -> int:
         print(line)
     print(f"\n{out}")
     return DONE
+
+
+def measure(source: str, probe: str | None, options: dict[str, Any]) -> Any:
+    """By the source's own head, or by a probe of its features. Raises UserError on an option of
+    the other way."""
+    if probe not in (None, *PROBES):
+        raise UserError(f"--probe={probe!r} is unknown{nearest(str(probe), PROBES)}")
+    for name in options:
+        ways = ONLY.get(name, (probe,))
+        if probe not in ways and None in ways:
+            raise UserError(f"--{name} does not go with --probe={probe}")
+        if probe not in ways:
+            raise UserError(f"--{name} goes with --probe={' or '.join(map(str, ways))}")
+    if probe is None:
+        from zoo.evaluation import evaluate as evaluate_source
+
+        return evaluate_source(source, **options)
+    from zoo.evaluation import probes
+
+    if probe == "few_shot":
+        return probes.few_shot(source, **options)
+    return probes.probe(source, kind=probe, **options)  # type: ignore[arg-type]
+
+
+def read_shots(text: str) -> list[int]:
+    """'1,5' -> [1, 5]. Raises UserError on what is no number."""
+    parts = split_list("shots", text)
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"--shots={text!r} should be numbers with commas between")
+    return [int(part) for part in parts]
+
+
+def draw(found: Any, file: str) -> None:
+    """The confusion matrix as a picture. Raises UserError where there are no classes, and where it
+    cannot be written."""
+    from zoo.evaluation.confusion import draw_confusion
+
+    if getattr(found, "confusion", None) is None:
+        raise UserError(f"--confusion: {found.source} gives no classes")
+    try:
+        draw_confusion(found.confusion, found.classes, file)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
 
 
 def split_list(name: str, text: str) -> list[str]:
@@ -97,12 +152,12 @@ def read_columns(text: str | None) -> dict[str, Any]:
     return columns
 
 
-def choose_out(source: str, out: str | None) -> Path:
-    """Where eval.json goes. Raises UserError where there is no such folder."""
+def choose_out(source: str, out: str | None, name: str = "eval.json") -> Path:
+    """Where the result goes. Raises UserError where there is no such folder."""
     if out is None:
         folder = os.path.expanduser(source)
         is_run = os.path.isdir(os.path.join(folder, "checkpoints"))
-        return Path(folder if is_run else ".") / "eval.json"
+        return Path(folder if is_run else ".") / name
     path = Path(out).expanduser()
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(

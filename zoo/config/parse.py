@@ -11,7 +11,8 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from zoo.config.schema import Config, UserError, check_config, nearest
+from zoo.config.checks import check_config
+from zoo.config.schema import Config, UserError, nearest
 
 
 def parse_options(argument: str, *options: str) -> set[str]:

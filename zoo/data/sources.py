@@ -190,9 +190,13 @@ class Dataset:
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Field -> shape of one example before any operation."""
+        """Field -> shape of one example before any operation; () of lists, which differ in
+        length."""
         first = self.splits["train"].take(np.array([0]))
-        return {name: np.asarray(values[0]).shape for name, values in first.items()}
+        return {
+            name: () if isinstance(values[0], list | tuple) else np.asarray(values[0]).shape
+            for name, values in first.items()
+        }
 
 
 def hash_tokenizer(tokenizer: Any) -> str:

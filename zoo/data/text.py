@@ -6,6 +6,7 @@ By the fields that are there:
 - `text` (and `text_pair`) with a label: rows for an encoder.
 - `source` and `target`: pairs for an encoder-decoder.
 - `prompt` and `completion`: rows for a decoder, in which only the completion is a target.
+- `words`, `question` and `context`, `question` and `choices`: see zoo/data/annotated.py.
 
 The tokens are made once, into a file of the cache named after the text and the tokenizer.
 """
@@ -22,21 +23,42 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataConfig, UserError
+from zoo.data import annotated
 from zoo.data.buckets import Buckets, make_buckets
 from zoo.data.documents import CorpusPart
 from zoo.data.packing import pack_tokens
 from zoo.data.sources import Dataset, Source, hash_tokenizer
-from zoo.data.token_file import Encode, TokenFile, hash_texts, make_token_file, read_texts
+from zoo.data.token_annotations import TokenSpans
+from zoo.data.token_file import (
+    LISTS,
+    Encode,
+    TokenFile,
+    flatten,
+    hash_texts,
+    make_token_file,
+    read_texts,
+)
 from zoo.data.token_sources import TokenPairs, TokenPrompts, TokenRows, TokenWindows
 from zoo.data.tokenizers import Tokenizer, is_file, make_tokenizer
 
-KINDS = (("source", "target"), ("prompt", "completion"), ("text", "text_pair"), ("text",))
+KINDS = (
+    *annotated.KINDS,
+    ("source", "target"),
+    ("prompt", "completion"),
+    ("text", "text_pair"),
+    ("text",),
+)
+WIDE = 2**32  # numbers that are no tokens lie in the file too
 
 
 def find_text(dataset: Dataset) -> tuple[str, ...]:
     """The text fields that are turned into tokens; none where there are none."""
     first = dataset.splits["train"].take(np.array([0]))
-    texts = [name for name, values in first.items() if isinstance(values[0], str)]
+    texts = [
+        name
+        for name, values in first.items()
+        if isinstance(values[0], str | (list | tuple) if name in LISTS else str)
+    ]
     return next((kind for kind in KINDS if set(kind) <= set(texts)), ())
 
 
@@ -51,7 +73,7 @@ class Texts:
         for source in self.sources:
             for chunk in read_texts(source, self.fields):
                 for texts in chunk:
-                    yield from (texts,) if isinstance(texts, str) else texts
+                    yield from (" ".join(texts),) if self.fields == ("words",) else flatten(texts)
 
 
 def learn_tokenizer(datasets: Sequence[Dataset], config: DataConfig) -> Tokenizer:
@@ -79,7 +101,8 @@ def encode_text(
     if not fields:
         return dataset
     corpus = fields == ("text",) and "label" not in dataset.shapes
-    for key, fits in (("packing", corpus), ("stride", corpus), ("buckets", not corpus)):
+    windows = corpus or "context" in fields
+    for key, fits in (("packing", corpus), ("stride", windows), ("buckets", not corpus)):
         if getattr(config, key) and not fits:
             kind = "rows of one length" if corpus else f"{' and '.join(fields)}, no corpus"
             raise UserError(f"data.{key}: {dataset.name} is {kind}")
@@ -102,10 +125,18 @@ class _Encoder:
         self.files: dict[int, TokenFile] = {}  # the parts of one text share its tokens
 
     def _make_file(
-        self, source: Source, fields: Sequence[str], encode: Encode, content: str, kind: str = ""
+        self,
+        source: Source,
+        fields: Sequence[str],
+        encode: Encode,
+        content: str,
+        kind: str = "",
+        most: int = 0,
     ) -> TokenFile:
+        """The file in the cache; `most` is above its numbers where these are not tokens alone."""
         key = f"{content[:24]}-{self.identity[:24]}{kind}"
-        return make_token_file(source, fields, encode, self.tokenizer.vocab_size, key, self.config)
+        most = max(most, self.tokenizer.vocab_size)
+        return make_token_file(source, fields, encode, most, key, self.config)
 
     def encode_corpus(self) -> Dataset:
         """Windows, or packed documents; of a mixture and other sources of several, each alone."""
@@ -162,12 +193,17 @@ class _Encoder:
             "source": self._make_pairs,
             "prompt": self._make_prompts,
             "text": self._make_rows,
-        }[self.fields[0]]
+            "words": self._make_tags,
+            "context": self._make_spans,
+            "choices": self._make_choices,
+        }[next(f for f in ("context", "choices", self.fields[0]) if f in self.fields)]
         others = gather_others(source)
         for name, values in others.items():
             self.digest.update(f"{split}:{name}:{values.dtype}:{values.shape}".encode())
             self.digest.update(np.ascontiguousarray(values).tobytes())
         examples, sizes = make(split, source)
+        if isinstance(examples, TokenSpans):
+            others = {name: values[examples.owners] for name, values in others.items()}
         buckets: Buckets | None = None
         if self.config.buckets and split == "train":
             buckets = make_buckets(sizes, self.config.buckets, self.config)
@@ -235,6 +271,42 @@ class _Encoder:
         file = self._make_file(source, self.fields, encode, content, f"-prompts{length}")
         return TokenPrompts(length, {}, None, file), np.diff(file.offsets) - 1
 
+    def _make_tags(self, split: str, source: Source) -> tuple[Any, np.ndarray]:
+        length, content = self.config.length, self._hash(split, source, self.fields)
+        encode = annotated.encode_words(self.tokenizer, length)
+        file = self._make_file(source, self.fields, encode, content, f"-words{length}", WIDE)
+        count = self.dataset.num_classes or 0
+        return self._with_note(annotated.make_tags(source, file, length, split, count), file, 2)
+
+    def _make_spans(self, split: str, source: Source) -> tuple[Any, np.ndarray]:
+        length, stride = self.config.length, self.config.stride
+        content = self._hash(split, source, self.fields)
+        encode = annotated.encode_contexts(self.tokenizer, length, stride)
+        kind = f"-windows{length}-{stride or 'half'}"
+        file = self._make_file(source, self.fields, encode, content, kind, WIDE)
+        return self._with_note(annotated.make_spans(source, file, length, split), file, 3)
+
+    def _with_note(
+        self, made: tuple[Any, str], file: TokenFile, lines: int
+    ) -> tuple[Any, np.ndarray]:
+        examples, note = made
+        self.notes += [note] if note else []
+        for values in examples.identity:
+            self.digest.update(np.ascontiguousarray(values).tobytes())
+        return examples, np.diff(file.offsets) // lines
+
+    def _make_choices(self, split: str, source: Source) -> tuple[Any, np.ndarray]:
+        length, fields = self.config.length, self.fields
+
+        def make_file() -> TokenFile:
+            content = self._hash(split, source, fields)
+            encode = annotated.encode_choices(self.tokenizer, length)
+            return self._make_file(source, fields, encode, content, f"-choices{length}")
+
+        made = annotated.make_choices(source, make_file, length, gather_others(source)["label"])
+        sizes = np.diff(made.rows.tokens.offsets).reshape(-1, made.num_choices)
+        return made, sizes.max(axis=1)
+
     def _encode_documents(self, chunk: list[str]) -> tuple[list[np.ndarray], list[int]]:
         """Texts, each with the end token behind it where there is one."""
         rows = self.tokenizer.encode_batch(chunk)
@@ -266,7 +338,7 @@ def gather_others(source: Source) -> dict[str, np.ndarray]:
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(source), 4096):
         examples = source.take(np.arange(start, min(start + 4096, len(source))))
-        texts = {name for kind in KINDS for name in kind}
+        texts = {*annotated.BESIDE, *(name for kind in KINDS for name in kind)}
         parts.append({k: np.asarray(v) for k, v in examples.items() if k not in texts})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -60,6 +60,8 @@ class TfdsSource:
         """One field of some rows."""
         if name in TEXT_FIELDS:
             return text_array([v.decode() if isinstance(v, bytes) else str(v) for v in values])
+        if name == "answers":
+            return np.fromiter(values, object, len(values))
         if name == "label" and self.num_labels is not None:
             marks = np.zeros((len(values), self.num_labels), np.float32)
             for row, several in enumerate(values):

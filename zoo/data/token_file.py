@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,21 @@ from zoo.config import DataConfig, UserError
 from zoo.data.array_file import ArrayWriter, make_array_file, map_array
 from zoo.data.sources import Source, cache_folder
 
+LISTS = ("words", "choices")  # fields of lists of texts
 CHUNK_CHARACTERS = 4_000_000  # about as much text is in memory at a time, and goes to all cores
 
-# Texts, or tuples of texts, of some documents -> their tokens, and in each the place of the mark.
-Encode = Callable[[list[Any]], tuple[Sequence[np.ndarray], Sequence[int]]]
+
+class Encoded(NamedTuple):
+    """The tokens of some documents, and in each row the place of the mark; `owners` are the numbers
+    of the documents where one may have several rows."""
+
+    rows: Sequence[np.ndarray]
+    marks: Sequence[int]
+    owners: Sequence[int] | None = None
+
+
+# Texts, or tuples of texts, of some documents -> what is `Encoded` of them, in order.
+Encode = Callable[[list[Any]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,11 @@ class TokenFile:
         """The mark of each document of the whole file, counted from its first token."""
         return map_array(self.path, "marks")
 
+    @property
+    def owners(self) -> np.ndarray:
+        """Of a whole file in which documents may have several rows: the document of each row."""
+        return map_array(self.path, "owners")
+
 
 def spread(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`[2, 0, 3]` -> owners `[0, 0, 2, 2, 2]` and places `[0, 1, 0, 1, 2]`."""
@@ -83,23 +99,35 @@ def spread(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_texts(source: Source, fields: Sequence[str]) -> Iterator[list[Any]]:
-    """All examples in order, a chunk at a time: the text of one field, or tuples of several."""
+    """All examples in order, a chunk at a time: the text of one field, or tuples of several; of a
+    field of lists tuples of texts."""
     start, count = 0, 16
     while start < len(source):
         stop = min(start + count, len(source))
         examples = source.take(np.arange(start, stop))
         columns = [[_check_text(value, field) for value in examples[field]] for field in fields]
         chunk: list[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-        size = sum(len(text) for column in columns for text in column)
+        size = sum(len(text) for column in columns for texts in column for text in flatten(texts))
         start = stop
         count = int(np.clip(CHUNK_CHARACTERS * len(chunk) // max(size, 1), 1, 2 * count))
         yield chunk
 
 
-def _check_text(value: Any, field: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"the field {field!r} holds {value!r}, which is no text")
-    return value
+def _check_text(value: Any, field: str) -> Any:
+    lists = field in LISTS and isinstance(value, list | tuple)
+    for text in value if lists else (value,):
+        if not isinstance(text, str):
+            raise UserError(f"the field {field!r} holds {text!r}, which is no text")
+    return tuple(value) if lists else value
+
+
+def flatten(texts: Any) -> Iterator[str]:
+    """The texts in a text, a tuple of them, or a tuple of such tuples."""
+    if isinstance(texts, str):
+        yield texts
+        return
+    for part in texts:
+        yield from flatten(part)
 
 
 def hash_texts(source: Source, fields: Sequence[str]) -> str:
@@ -107,9 +135,12 @@ def hash_texts(source: Source, fields: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for chunk in read_texts(source, fields):
         for texts in chunk:
-            for text in (texts,) if isinstance(texts, str) else texts:
-                content = _to_bytes(text)
-                digest.update(len(content).to_bytes(8, "little") + content)
+            for part in (texts,) if isinstance(texts, str) else texts:
+                if not isinstance(part, str):
+                    digest.update(f"list of {len(part)}:".encode())
+                for text in flatten(part):
+                    content = _to_bytes(text)
+                    digest.update(len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()
 
 
@@ -133,16 +164,22 @@ def make_token_file(
 
     def write(writer: ArrayWriter) -> None:
         sizes, marks = [np.zeros(1, np.int64)], [np.zeros(0, np.int64)]
+        owners, done = [np.zeros(0, np.int64)], 0
         writer.begin("tokens", dtype)
         with ProgressBar("tokens", len(source)) as bar:
             for chunk in read_texts(source, fields):
-                rows, chunk_marks = encode(chunk)
-                writer.append(np.concatenate(rows))
-                sizes.append(np.array([len(row) for row in rows], np.int64))
-                marks.append(np.asarray(chunk_marks, np.int64))
+                made = Encoded(*encode(chunk))
+                writer.append(np.concatenate(made.rows))
+                sizes.append(np.array([len(row) for row in made.rows], np.int64))
+                marks.append(np.asarray(made.marks, np.int64))
+                if made.owners is not None:
+                    owners.append(np.asarray(made.owners, np.int64) + done)
+                done += len(chunk)
                 bar.advance(len(chunk))
         writer.add("offsets", np.cumsum(np.concatenate(sizes)))
         writer.add("marks", np.concatenate(marks))
+        if len(owners) > 1:
+            writer.add("owners", np.concatenate(owners))
 
     make_array_file(path, write)
     return TokenFile(str(path), 0, int(map_array(str(path), "offsets")[-1]))

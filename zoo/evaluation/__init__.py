@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from zoo.config import UserError
@@ -19,7 +21,9 @@ from zoo.evaluation.result import Evaluation
 from zoo.evaluation.slices import Slice, make_slices
 from zoo.evaluation.subject import Subject, open_subject
 from zoo.evaluation.worst import Example, find_largest
-from zoo.metrics import Interval, Metric, bootstrap_all, find_metrics
+from zoo.metrics import METRICS, Interval, Metric, bootstrap_all, find_metrics
+from zoo.models.clip import TwoTowers
+from zoo.use.jobs import open_source
 
 __all__ = ["Against", "Evaluation", "Example", "Slice", "evaluate"]
 
@@ -38,6 +42,7 @@ def evaluate(
     worst: int = 0,
     against: Any = None,
     labels: Sequence[str] | None = None,
+    template: str | None = None,
     tokenizer: Any = None,
     batch_size: int | None = None,
     length: int | None = None,
@@ -47,8 +52,7 @@ def evaluate(
 
     Args:
       source: what `zoo.load_pretrained` takes, or what it returned.
-      data: a source as in `data.source`, `(inputs, labels)`, or a `Dataset`; of a run by default
-        its own.
+      data: as `data.source`, `(inputs, labels)`, or a `Dataset`; of a run by default its own.
       split: 'test', 'train[:100]', ...; by default the first of 'test', 'val', 'train' there is.
       columns: of a table, our field -> its column, as `data.columns`; by default a run's own.
       task: of a published model whose head does not tell it.
@@ -57,6 +61,7 @@ def evaluate(
       worst: how many examples of the largest loss are told.
       against: another source, on the same examples.
       labels: names of the model's classes, in their order.
+      template: of CLIP and SigLIP, the text of a class: by default 'a photo of a {}.'.
       tokenizer: of a source that has none: a tokenizer, or a file of one.
       batch_size: by default a run's `train.eval_batch_size`, else 32; no number depends on it.
       length: tokens of an example, or of a text's windows; by default as many as the model takes.
@@ -69,36 +74,78 @@ def evaluate(
     by = [by] if isinstance(by, str) else list(by)
     if samples < 1 or worst < 0:
         raise UserError(f"samples={samples} must be at least 1, worst={worst} at least 0")
-    subject = open_subject(source, task, tokenizer, labels)
+    for name in metrics or ():
+        METRICS.get(name)  # an unknown one is an error before anything is read
+    settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples)
+    loaded = open_source(source)
+    if isinstance(loaded.model, TwoTowers):
+        from zoo.evaluation.zero_shot import measure_zero_shot
+
+        loaded = open_source(loaded, tokenizer)
+        return measure_zero_shot(loaded, data, split, labels, template, against, settings)
+    if template is not None:
+        raise UserError(f"template is for CLIP and SigLIP, {loaded.card.source} is neither")
+    subject = open_subject(loaded, task, tokenizer, labels)
     other = None if against is None else open_subject(against, task)
+    return _measure(subject, other, data, split, settings)
+
+
+def _measure(
+    subject: Subject, other: Subject | None, data: Any, split: str | None, settings: Settings
+) -> Evaluation:
+    """A model with a head, and another beside it."""
+    length, size = settings.length, settings.batch_size
     if other is not None and subject.task.name == "causal_lm" and length is None:
         length = min(subject.length, other.length)
-    keep = [name for name in by if name not in MADE]
-    examples = open_examples(subject, data, split, columns, keep, length)
-    outputs = run_subject(subject, examples, batch_size)
-    chosen = choose_metrics(subject, outputs, metrics)
-    compared = None
-    if other is not None:
-        beside = open_examples(other, examples.data, None, length=length)
-        found = other, beside, run_subject(other, beside, batch_size)
-        compared = compare_outputs(chosen, (subject, examples, outputs), found, samples)
-    settings = {"metrics": metrics, "by": by, "columns": columns, "batch_size": batch_size}
+        settings = dataclasses.replace(settings, length=length)
+    keep = [name for name in settings.by if name not in MADE]
+    examples = open_examples(subject, data, split, settings.columns, keep, length)
+    outputs = run_subject(subject, examples, size)
+    found = describe(subject, examples, outputs, settings)
+    if other is None:
+        return found
+    beside = open_examples(other, examples.data, None, length=length)
+    theirs = other, beside, run_subject(other, beside, size)
+    mine = subject, examples, outputs
+    compared = compare_outputs(found.measured, mine, theirs, settings.samples)
+    notes = (*found.notes, *(f"{other.name}: {note}" for note in beside.notes))
+    return dataclasses.replace(found, against=compared, notes=notes)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of an evaluation that decide its numbers."""
+
+    metrics: Sequence[str] | None
+    by: tuple[str, ...]
+    worst: int
+    columns: Mapping[str, Any] | None
+    batch_size: int | None
+    length: int | None
+    samples: int
+
+
+def describe(
+    subject: Subject, examples: Examples, outputs: Outputs, settings: Settings
+) -> Evaluation:
+    """All that is said of one model's outputs."""
+    chosen = choose_metrics(subject, outputs, settings.metrics)
+    slices = make_slices(examples, outputs, chosen, settings.by, settings.samples)
     return Evaluation(
         source=subject.name,
         task=subject.task.name,
         data=examples.name,
         split=examples.split,
         fingerprint=examples.dataset.fingerprint,
-        num_examples=len(outputs.rows),
-        metrics=measure(outputs, chosen, metrics, samples),
+        num_examples=outputs.num_examples,
+        metrics=measure(outputs, chosen, settings.metrics, settings.samples),
         records=outputs.records,
         rows=outputs.rows,
         classes=examples.classes,
-        slices=make_slices(examples, outputs, chosen, by, samples),
-        worst=find_largest(subject, examples, outputs, worst) if worst else (),
-        against=compared,
+        slices=slices,
+        worst=find_largest(subject, examples, outputs, settings.worst),
         notes=(*examples.notes, *tell_rows(examples, outputs)),
-        settings={**settings, "length": length, "samples": samples},
+        settings=dataclasses.asdict(settings),
         measured=tuple(chosen),
     )
 
@@ -140,8 +187,8 @@ def measure(
 def tell_rows(examples: Examples, outputs: Outputs) -> tuple[str, ...]:
     """Lines on examples and classes that are not there."""
     lines = []
-    missing = len(examples.source) - len(outputs.rows)
-    if missing and outputs.records:
+    missing = len(examples.source) - outputs.num_examples
+    if missing:
         lines.append(f"{missing:,} of {len(examples.source):,} examples are broken, passed over")
     if examples.classes and "label" in outputs.records:
         lines += tell_absent(outputs.records["label"], examples.classes)

@@ -11,13 +11,22 @@ import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
 from zoo.data import AtLength, Dataset, Op, Source, SubsetSource, from_arrays, read_eval
-from zoo.data.sources import WITH_COLUMNS, open_raw, read_labels
+from zoo.data.sources import WITH_COLUMNS, open_raw
 from zoo.data.splits import NoSplit, parse_split, select_slices
 from zoo.data.text import encode_text, find_text
-from zoo.data.token_sources import TokenRows, TokenWindows
+from zoo.data.token_sources import TokenWindows
 from zoo.evaluation.classes import align_classes, count_classes
 from zoo.evaluation.pictures import adapt_ops, process_ops
+from zoo.evaluation.rows import (
+    Padded,
+    Renamed,
+    TextAlone,
+    find_rows,
+    find_sizes,
+    read_classes,
+)
 from zoo.evaluation.subject import Subject
+from zoo.tasks import TASKS
 from zoo.use.texts import make_buckets
 
 USUAL = ("test", "val", "train")
@@ -48,6 +57,11 @@ class Examples:
     def raw(self) -> Source:
         """The examples as the data has them."""
         return self.data.splits["train"]
+
+    def raw_row(self, row: int) -> int:
+        """The example of the data that a row is of: a long context has several."""
+        owners = getattr(find_rows(self.source), "owners", None)
+        return row if owners is None else int(owners[row])
 
     @property
     def is_corpus(self) -> bool:
@@ -82,51 +96,6 @@ class Examples:
                 yield places, SubsetSource(AtLength(self.source, length), places)
 
 
-@dataclass(frozen=True)
-class Padded:
-    """Rows of tokens that may be read at any of the lengths `buckets`; `sizes` are theirs."""
-
-    rows: Any
-    sizes: np.ndarray
-    buckets: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def take(self, indices: np.ndarray, length: int | None = None) -> dict[str, Any]:
-        return self.rows.take(indices, length)
-
-
-@dataclass(frozen=True)
-class Renamed:
-    """Examples whose labels are the model's classes."""
-
-    source: Any
-    places: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def take(self, indices: np.ndarray, length: int | None = None) -> dict[str, Any]:
-        more = () if length is None else (length,)
-        found = self.source.take(indices, *more)
-        label = np.asarray(found["label"])
-        return {**found, "label": np.where(label < 0, label, self.places[label]).astype(np.int32)}
-
-
-@dataclass(frozen=True)
-class TextAlone:
-    """A table of labelled texts, for a model that takes no labels."""
-
-    source: Source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def take(self, indices: np.ndarray) -> dict[str, Any]:
-        return {"text": self.source.take(indices)["text"]}
-
-
 def open_examples(
     subject: Subject,
     data: Any = None,
@@ -149,19 +118,36 @@ def open_examples(
     except UserError as error:
         raise UserError(_rename_keys(str(error))) from None
     dataset, source, classes, notes = opened.dataset, opened.source, subject.classes, opened.notes
-    if "label" in dataset.shapes and classes:
-        counts = count_classes(np.asarray(read_labels(source)), dataset.num_classes or 0)
+    check_labels(subject, dataset)
+    if classes and dataset.num_classes:
+        counts = count_classes(read_classes(source), dataset.num_classes)
         names = dataset.class_names or ("",) * len(counts)
         where = f"{dataset.name}, split {opened.split!r},"
         found = align_classes(classes, names, counts, subject.name, where, subject.named)
         classes, notes = found.names, (*notes, *found.notes)
         if not np.array_equal(found.places, np.arange(len(found.places))):
             source = Renamed(source, found.places)
-    rows = source.source if isinstance(source, Renamed) else source
-    if subject.recipe is None and isinstance(rows, TokenRows):
-        sizes = np.diff(rows.tokens.offsets)
+    sizes = find_sizes(find_rows(source))
+    if subject.recipe is None and sizes is not None:
         source = Padded(source, sizes, make_buckets(int(sizes.max())))
     return dataclasses.replace(opened, source=source, classes=classes, notes=notes)
+
+
+def check_labels(subject: Subject, dataset: Dataset) -> None:
+    """Raises UserError where the labels are not there, or of another kind than the task's."""
+    task, name = subject.task.name, dataset.name
+    if task not in ("classification", "regression"):
+        TASKS.get(task).num_outputs(dataset)  # type: ignore[attr-defined]
+        return
+    shape, field = dataset.shapes.get("label"), "label" if task == "classification" else "value"
+    if shape is None:
+        raise UserError(f"{name} has no labels: columns={{{field!r}: 'COLUMN'}} names theirs")
+    if task == "regression" and dataset.num_classes:
+        raise UserError(f"{name} has classes, {subject.name} gives values")
+    if task == "classification" and not dataset.num_classes:
+        raise UserError(f"{name} has values, {subject.name} gives classes")
+    if task == "classification" and shape != ():
+        raise UserError(f"{name} has several labels an example, {subject.name} gives one class")
 
 
 def _rename_keys(line: str) -> str:
@@ -352,7 +338,8 @@ def make_tokens(
 
 
 def _tell_cut(source: Any, length: int) -> tuple[str, ...]:
-    if not isinstance(source, TokenRows):
+    sizes = find_sizes(source)
+    if sizes is None:
         return ()
-    full = int((np.diff(source.tokens.offsets) >= length).sum())
+    full = int((sizes >= length).sum())
     return (f"{full:,} texts fill all {length:,} tokens: longer ones are cut",) if full else ()

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.config import Config, UserError
+from zoo.config import Config, UserError, nearest
 from zoo.metrics import find_metrics
 
 
@@ -28,16 +28,31 @@ def check_metrics(config: Config, task: Any, params: Any, batch: Mapping[str, An
     `params` and `batch` are shapes and dtypes.
     """
     names = config.train.metrics
-    if not names:
-        return
-    if not hasattr(task, "observe"):
+    if names and not hasattr(task, "observe"):
         raise UserError(
             f"train.metrics: task {config.task.name!r} has no method observe(params, batch), which "
             f"{names[0]!r} is made of"
         )
-    shapes = jax.eval_shape(task.observe, params, dict(batch))
-    blank = {name: np.zeros((2, *x.shape[1:]), x.dtype) for name, x in shapes.items()}
-    try:
-        find_metrics(blank, names)
-    except UserError as error:
-        raise UserError(f"train.metrics: {error}") from None
+    if names:
+        shapes = jax.eval_shape(task.observe, params, dict(batch))
+        blank = {name: np.zeros((2, *x.shape[1:]), x.dtype) for name, x in shapes.items()}
+        try:
+            find_metrics(blank, names)
+        except UserError as error:
+            raise UserError(f"train.metrics: {error}") from None
+    best = config.checkpoint.best_metric
+    if best is not None:
+        known = [f"val/{name}" for name in (*own_metrics(task, params, batch), *names)]
+        if best not in known:
+            raise UserError(
+                f"checkpoint.best_metric={best!r} is not measured{nearest(best, known)}; "
+                "train.metrics names further metrics"
+            )
+
+
+def own_metrics(task: Any, params: Any, batch: Mapping[str, Any]) -> list[str]:
+    """The names of the metrics that a task itself gives."""
+    sums = jax.eval_shape(lambda p, b: task.loss(p, b, None)[1], params, dict(batch))
+    ones = {name: np.ones(x.shape) for name, x in sums.items()}
+    with np.errstate(all="ignore"):
+        return list(task.summarise(ones))

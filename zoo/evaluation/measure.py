@@ -29,6 +29,7 @@ class Outputs:
     records: Records
     rows: np.ndarray
     values: Mapping[str, float]
+    num_examples: int
 
 
 def run_subject(subject: Subject, examples: Examples, batch_size: int | None = None) -> Outputs:
@@ -57,7 +58,8 @@ def run_subject(subject: Subject, examples: Examples, batch_size: int | None = N
     params = jax.device_put(subject.loaded.params, whole)
     seen = run_batches(step, params, placed(), places).reorder()
     values = task.summarise(seen.sums)
-    return Outputs(seen.records, seen.rows, {k: float(v) for k, v in values.items()})
+    count = int(seen.sums["examples"])
+    return Outputs(seen.records, seen.rows, {k: float(v) for k, v in values.items()}, count)
 
 
 def find_size(subject: Subject, examples: Examples, asked: int | None) -> int:

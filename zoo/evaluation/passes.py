@@ -72,12 +72,14 @@ def run_batches(
         total = _collect(total, kept, waiting)
         waiting = begun
     total = _collect(total, kept, waiting)
+    if not kept:
+        return Seen(total, {}, np.zeros(0, int))
     masks = [part.pop("mask") > 0 for part in kept]
     if places is None:
         places = _count_on(masks)
     rows = [place[mask] for place, mask in zip(places, masks, strict=True)]
     real = [{k: v[m] for k, v in part.items()} for part, m in zip(kept, masks, strict=True)]
-    return Seen(total, join_records(real), np.concatenate(rows) if rows else np.zeros(0, int))
+    return Seen(total, join_records(real), np.concatenate(rows))
 
 
 def _count_on(masks: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
@@ -100,19 +102,20 @@ def _collect(total: Any, kept: list[Records], outputs: Any) -> Any:
 
 def join_records(parts: Sequence[Records]) -> Records:
     """One after another. Where rows of tokens are of several lengths, the shorter ones are filled
-    up, labels with -1 (no target), all else with 0."""
+    up: labels with -1 (no target), logits of places with -1e30 (no place), all else with 0."""
     out = {}
-    for name in parts[0] if parts else ():
+    for name in parts[0]:
         arrays = [part[name] for part in parts]
         if len({x.shape[1:] for x in arrays}) > 1:
             wide = max(x.shape[1] for x in arrays)
-            fill = -1 if name.endswith("label") else 0
+            place = name.endswith("logits") and arrays[0].ndim == 2
+            fill = -1 if name.endswith("label") else -1e30 if place else 0
             arrays = [_widen(x, wide, fill) for x in arrays]
         out[name] = np.concatenate(arrays)
     return out
 
 
-def _widen(array: np.ndarray, width: int, fill: int) -> np.ndarray:
+def _widen(array: np.ndarray, width: int, fill: float) -> np.ndarray:
     room = [(0, 0), (0, width - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
     return np.pad(array, room, constant_values=fill)
 

@@ -6,15 +6,19 @@ import math
 from collections.abc import Iterator, Sequence
 
 from zoo.console import align
-from zoo.evaluation.result import Evaluation
+from zoo.evaluation.result import Evaluation, FewShot
 from zoo.evaluation.slices import FEW, Slice
-from zoo.metrics import Interval
+from zoo.metrics import Interval, tabulate_classes
 
+MOST_CLASSES = 10  # lines of a table of classes
 MOST_SLICES = 12  # lines of a field's slices
 
 
-def tell(found: Evaluation) -> Iterator[str]:
+def tell(found: Evaluation | FewShot) -> Iterator[str]:
     """Title, metrics, slices, comparison and the worst examples, line by line."""
+    if isinstance(found, FewShot):
+        yield from tell_few_shot(found)
+        return
     yield f"{found.source} on {found.data}, split {found.split}: {found.num_examples:,} examples"
     for note in found.notes:
         yield f"note: {note}"
@@ -25,10 +29,24 @@ def tell(found: Evaluation) -> Iterator[str]:
         rows: list[tuple[str, ...]] = [("metric", "value", "95 % interval")]
         rows += [(k, show(i.value), show_interval(i)) for k, i in found.metrics.items()]
         yield from align(rows, (1,))
+        yield from tell_classes(found)
     if found.slices:
         yield from tell_slices(found)
     if found.worst:
         yield from tell_worst(found)
+
+
+def tell_few_shot(found: FewShot) -> Iterator[str]:
+    """A column for each number of examples a class."""
+    yield f"{found.source} on {found.data}, split {found.split}: {found.num_examples:,} examples"
+    yield f"a linear classifier on frozen features: mean and deviation of {found.draws} draws"
+    yield ""
+    head = [f"{row.shots} a class" for row in found.shots]
+    rows: list[tuple[str, ...]] = [("metric", *head)]
+    for name in found.shots[0].mean:
+        cells = [f"{show(row.mean[name])} ± {row.deviation[name]:.3f}" for row in found.shots]
+        rows.append((name, *cells))
+    yield from align(rows, tuple(range(1, len(rows[0]))))
 
 
 def show(value: float) -> str:
@@ -43,6 +61,20 @@ def show_interval(interval: Interval) -> str:
     if math.isnan(interval.low):
         return "-"
     return f"{show(interval.low)} to {show(interval.high)}"
+
+
+def tell_classes(found: Evaluation) -> Iterator[str]:
+    """Precision, recall and F1 of each class, of few classes."""
+    confusion = found.confusion
+    if confusion is None or len(confusion) > MOST_CLASSES:
+        return
+    table = tabulate_classes(confusion)
+    rows: list[tuple[str, ...]] = [("class", "examples", "precision", "recall", "f1")]
+    for i, name in enumerate(found.classes):
+        numbers = [f"{table[key][i]:.4f}" for key in ("precision", "recall", "f1")]
+        rows.append((name, f"{table['labels'][i]:,.0f}", *numbers))
+    yield ""
+    yield from align(rows, (1, 2, 3, 4))
 
 
 def tell_against(found: Evaluation) -> Iterator[str]:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from zoo.evaluation.against import Against
 from zoo.evaluation.passes import Records
-from zoo.evaluation.plain import interval_to_dict
+from zoo.evaluation.plain import finite, interval_to_dict
 from zoo.evaluation.slices import Slice, find_worst
 from zoo.evaluation.worst import Example
-from zoo.metrics import Interval, Metric
+from zoo.metrics import Interval, Metric, count_confusion
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,13 @@ class Evaluation:
         """The metric that slices are judged by."""
         usable = [m for m in self.measured if m.name != "loss"] or list(self.measured)
         return usable[0] if usable else None
+
+    @property
+    def confusion(self) -> np.ndarray | None:
+        """`[c, c]`, a row a label, a column a prediction; None where there are no classes."""
+        if not self.classes or not {"logits", "label"} <= set(self.records):
+            return None
+        return count_confusion(self.records)
 
     @property
     def worst_slice(self) -> tuple[Slice, bool] | None:
@@ -85,3 +94,36 @@ class Evaluation:
         if self.against is not None:
             out["against"] = self.against.to_dict()
         return out
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Of `shots` examples a class: each metric's mean over draws of them, and its deviation."""
+
+    shots: int
+    mean: Mapping[str, float]
+    deviation: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: what is not a finite number is None."""
+        mean = {name: finite(value) for name, value in self.mean.items()}
+        deviation = {name: finite(value) for name, value in self.deviation.items()}
+        return {"shots": self.shots, "mean": mean, "deviation": deviation}
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """A linear classifier on few examples, drawn `draws` times."""
+
+    source: str
+    data: str
+    split: str
+    num_examples: int
+    draws: int
+    shots: tuple[Shots, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        rows = [row.to_dict() for row in self.shots]
+        return {**vars(self), "shots": rows, "probe": "few_shot"}

@@ -74,7 +74,7 @@ def read_field(examples: Examples, outputs: Outputs, field: str) -> list[Any]:
     """What each example has of a field: its length in tokens, its class, a column of the data."""
     column = None if examples.is_corpus else read_column(examples.raw, field)
     if column is not None:
-        return [column[row] for row in outputs.rows]
+        return [column[examples.raw_row(int(row))] for row in outputs.rows]
     records = outputs.records
     if field == "length" and "length" in records:
         return records["length"].tolist()
@@ -103,7 +103,7 @@ def split_values(
     rows: dict[str, list[int]] = {}
     for row, value in enumerate(values):
         rows.setdefault(_show(value), []).append(row)
-    places = {name: i for i, name in enumerate(classes)} if field == "label" else {}
+    places = {name: float(i) for i, name in enumerate(classes)} if field == "label" else {}
 
     def order(name: str) -> tuple[float, str]:
         number = places.get(name, to_number(name))

@@ -38,6 +38,8 @@ def find_largest(
 ) -> tuple[Example, ...]:
     """The `count` examples of the largest loss, the largest first; of a text by the token."""
     records = outputs.records
+    if not count or "loss" not in records:
+        return ()
     losses = np.asarray(records["loss"], np.float64)
     if "num_tokens" in records:
         losses = losses / np.maximum(records["num_tokens"], 1)
@@ -56,7 +58,9 @@ def find_largest(
 
 def tell_name(examples: Examples, row: int) -> str:
     """The file (and line), or which example or window of the split it is."""
-    return f"window {row}" if examples.is_corpus else name_example(examples.raw, row)
+    if examples.is_corpus:
+        return f"window {row}"
+    return name_example(examples.raw, examples.raw_row(row))
 
 
 def tell_answer(examples: Examples, outputs: Outputs, i: int) -> dict[str, Any]:
@@ -89,8 +93,14 @@ def tell_text(subject: Subject, examples: Examples, row: int) -> str:
     if examples.is_corpus:
         tokens = examples.source.take(np.array([row]))["tokens"][0]
         return _begin(subject.tokenizer.decode(tokens.tolist()))
-    found = examples.raw.take(np.array([row]))
-    texts = [values[0] for values in found.values() if isinstance(values[0], str)]
+    found = examples.raw.take(np.array([examples.raw_row(row)]))
+    texts = []
+    for values in found.values():
+        first = values[0]
+        if isinstance(first, str):
+            texts.append(first)
+        elif isinstance(first, list | tuple) and all(isinstance(x, str) for x in first):
+            texts.append(" ".join(first))
     return _begin(" | ".join(texts))
 
 

@@ -13,8 +13,8 @@ from zoo.data import Dataset
 from zoo.look.findings import Case, Finding, Place
 from zoo.look.read import Block, is_text
 
-# What an example is told by; the rest (label, target, completion) is what is to be learned.
-ANSWERS = ("label", "target", "completion")
+# What an example is told by is the rest: these are what is to be learned.
+ANSWERS = ("label", "target", "completion", "tags", "answers")
 
 
 class Duplicates:

@@ -119,6 +119,8 @@ class Profile:
             self._describe(name, values)
             if name == "label":
                 self._add_labels(np.asarray(values), block)
+            elif name == "tags":
+                self.labels.update(tag for tags in values for tag in np.asarray(tags).tolist())
             elif name == "image":
                 self._add_images(values, block)
             elif is_text(values):
@@ -196,8 +198,15 @@ def _kind_and_shape(value: Any) -> tuple[str, tuple[int, ...]]:
             return "unreadable bytes", ()
     if isinstance(value, str):
         return "text", ()
+    if is_texts(value):
+        return "texts", (len(value),)
     array = np.asarray(value)
     return (type(value).__name__ if array.dtype == object else array.dtype.name), array.shape
+
+
+def is_texts(value: Any) -> bool:
+    """Is this a list of texts?"""
+    return isinstance(value, list | tuple) and any(isinstance(text, str) for text in value)
 
 
 def show_value(name: str, value: Any) -> str:
@@ -206,6 +215,9 @@ def show_value(name: str, value: Any) -> str:
         return f"{len(value):,} bytes"
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:57] + "...")
+    if is_texts(value):
+        whole = " ".join(map(repr, value))
+        return whole if len(whole) <= 60 else whole[:57] + "..."
     array = np.asarray(value)
     if array.dtype == object:
         return repr(value)[:60]

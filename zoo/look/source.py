@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from zoo.config import Config, DataConfig, UserError, load_recipe, set_values
-from zoo.config.schema import check_config
+from zoo.config.checks import check_config
 
 # 'configs/x.py:quick' is a recipe, 'text:src/*.py' is none.
 RECIPE = re.compile(r"[^:]+\.py(:.*)?")

@@ -105,6 +105,12 @@ def describe_row(row: dict[str, np.ndarray], spell: Spell) -> Iterator[Line]:
             yield name, cut_stretches(ids, real & (name == "target"), real, spell)
         return
     ids = row["tokens"]
+    if ids.ndim > 1:  # choices
+        for number in range(len(ids)):
+            one = {k: v[number] for k, v in row.items() if np.shape(v) == ids.shape}
+            for title, stretches in describe_row(one, spell):
+                yield f"choice {number}" + (f", {title}" if title else ""), stretches
+        return
     counts, present = what_counts(row)
     for title, part in split_row(row, present):
         targets = row["targets"][part] if "targets" in row else None
@@ -124,6 +130,10 @@ def what_counts(row: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         counts = real.astype(bool)
     else:  # of targets: each token but the first
         counts = np.concatenate([[False], real.astype(bool)])
+    if "token_label" in row:
+        counts = row["token_label"] >= 0
+    if "start" in row and row["end"]:  # of no answer both are the first token
+        counts[row["start"] : row["end"] + 1] = True
     if "token_mask" in row:
         return counts, row["token_mask"].astype(bool)
     if "segments" in row:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from zoo.config import UserError, nearest
 from zoo.metrics import answers, classes, numbers, overlap, ranks
+from zoo.metrics.classes import count_confusion, tabulate_classes
 from zoo.metrics.intervals import Comparison, Interval, bootstrap, bootstrap_all, compare
 from zoo.metrics.metric import Additive, Metric, Records
 from zoo.registry import Registry
@@ -24,7 +25,9 @@ __all__ = [
     "bootstrap",
     "bootstrap_all",
     "compare",
+    "count_confusion",
     "find_metrics",
+    "tabulate_classes",
 ]
 
 METRICS = Registry("metric")
@@ -39,7 +42,7 @@ def _add(name: str, factory: Callable[..., tuple[Metric, ...]]) -> None:
 _add("loss", numbers.make_loss)
 _add("perplexity", numbers.make_perplexity)
 _add("bits_per_byte", numbers.make_bits_per_byte)
-_add("accuracy", classes.make_accuracy)
+_add("accuracy", lambda: (*classes.make_accuracy(), *answers.make_span_accuracy()))
 _add("top5", lambda: classes.make_top("5"))
 for _kind in ("precision", "recall", "f1"):
     _add(_kind, lambda kind=_kind: classes.make_retrieval(kind))
@@ -54,7 +57,8 @@ _add("mae", numbers.make_mae)
 _add("r2", numbers.make_r2)
 _add("pearson", numbers.make_pearson)
 _add("spearman", ranks.make_spearman)
-_add("span_exact", answers.make_span_exact)
+_add("start_accuracy", lambda: answers.make_span_accuracy("start"))
+_add("end_accuracy", lambda: answers.make_span_accuracy("end"))
 _add("exact_match", answers.make_exact_match)
 _add("token_f1", answers.make_token_f1)
 _add("bleu", overlap.make_bleu)

@@ -13,6 +13,7 @@ import numpy as np
 from zoo.metrics.metric import Additive, Records, divide
 
 TEXTS = ("text", "references")
+SPANS = ("start_logits", "end_logits", "start", "end")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -62,16 +63,19 @@ def read_texts(records: Records) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 @dataclass(frozen=True)
-class SpanExact(Additive):
-    """The share of rows whose best span, none that ends before it starts, is the right one."""
+class SpanAccuracy(Additive):
+    """The share of rows whose best span has the right `places`, 'start', 'end' or both.
 
-    needs: tuple[str, ...] = ("start_logits", "end_logits", "start", "end")
+    The best span has the highest sum of two logits of all that do not end before they start.
+    """
+
+    needs: tuple[str, ...] = SPANS
+    places: tuple[str, ...] = ("start", "end")
 
     def statistics(self, records: Records) -> np.ndarray:
-        start, end = choose_spans(
-            np.asarray(records["start_logits"]), np.asarray(records["end_logits"])
-        )
-        right = (start == records["start"]) & (end == records["end"])
+        logits = (np.asarray(records[field]) for field in SPANS[:2])
+        chosen = dict(zip(("start", "end"), choose_spans(*logits), strict=True))
+        right = np.all([chosen[place] == records[place] for place in self.places], axis=0)
         return np.stack([right, np.ones(len(right))], axis=1).astype(np.float64)
 
     def finish(self, sums: np.ndarray) -> np.ndarray:
@@ -94,5 +98,7 @@ def make_token_f1() -> tuple[TextScore]:
     return (TextScore("token_f1", score=score_tokens),)
 
 
-def make_span_exact() -> tuple[SpanExact]:
-    return (SpanExact("span_exact"),)
+def make_span_accuracy(place: str = "") -> tuple[SpanAccuracy]:
+    if not place:
+        return (SpanAccuracy("accuracy"),)
+    return (SpanAccuracy(f"{place}_accuracy", places=(place,)),)

@@ -157,6 +157,35 @@ class CalibrationError(Additive):
         return divide(np.abs(sums[..., :_BINS]).sum(axis=-1), sums[..., _BINS])
 
 
+def count_confusion(records: Records, weights: np.ndarray | None = None) -> np.ndarray:
+    """The confusion matrix `[c, c]`: a row a label, a column a prediction; weights `[n]`, or 1.
+
+    Of token labels each one that counts is one. Raises UserError when there are no classes.
+    """
+    needs = next((form for form in (ROWS, TOKENS) if set(form) <= set(records)), None)
+    if needs is None:
+        raise UserError(f"a confusion matrix needs classes; the records have {', '.join(records)}")
+    rows, logits, label = read_classes(records, needs)
+    classes = np.shape(records[needs[0]])[-1]
+    cells = label * classes + logits.argmax(axis=1)
+    counts = np.bincount(cells, None if weights is None else weights[rows], classes**2)
+    return counts.astype(np.float64).reshape(classes, classes)
+
+
+def tabulate_classes(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall, F1 and number of labels of each class, `[c]`, of a confusion matrix.
+
+    As scikit-learn's report: 0 where a precision or recall is not defined.
+    """
+    right, labelled, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    return {
+        "precision": divide(right, predicted, empty=0.0),
+        "recall": divide(right, labelled, empty=0.0),
+        "f1": divide(2 * right, labelled + predicted, empty=0.0),
+        "labels": labelled,
+    }
+
+
 def make_top(k: str) -> tuple[TopK]:
     if int(k) < 1:
         raise UserError(f"metric 'top{k}': the number must be at least 1")

@@ -100,7 +100,7 @@ def compare(
     b = float(weigh(np.concatenate([none, one], axis=1))[0])
     drawn = [differ(counts, none) for counts in draw_counts(num_rows, samples, seed)]
     by_chance = np.concatenate([differ(one, s) for s in draw_swaps(num_rows, samples, seed)])
-    extra = 0 if 2.0**num_rows <= samples else 1
+    extra = 0 if num_rows < samples.bit_length() else 1
     p_value = _share_as_large(by_chance, abs(b - a), extra)
     return Comparison(a, b, b - a, *_find_bounds(drawn, level), p_value)
 
@@ -119,7 +119,7 @@ def draw_counts(num_rows: int, samples: int, seed: int) -> Iterator[np.ndarray]:
 
 def draw_swaps(num_rows: int, samples: int, seed: int) -> Iterator[np.ndarray]:
     """Blocks `[r, n]` of 0 and 1: all 2^n where these are no more than `samples`, else random."""
-    if 2.0**num_rows <= samples:
+    if num_rows < samples.bit_length():  # 2^n <= samples
         numbers = np.arange(2**num_rows)[:, None]
         yield (numbers >> np.arange(num_rows) & 1).astype(np.float64)
         return

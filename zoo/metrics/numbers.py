@@ -24,6 +24,14 @@ class Ratio(Additive):
         return divide(sums[..., 0], sums[..., 1])
 
 
+class TokenLoss(Ratio):
+    """The mean over labelled tokens of a `loss` `[n]` that is a row's mean over its own."""
+
+    def statistics(self, records: Records) -> np.ndarray:
+        count = (np.asarray(records["token_label"]) >= 0).sum(axis=1).astype(np.float64)
+        return np.stack([np.asarray(records["loss"], np.float64) * count, count], axis=1)
+
+
 class Perplexity(Ratio):
     """`exp` of the loss in nats a token; a loss over 700 counts as 700 (float64 ends at 709)."""
 
@@ -39,9 +47,12 @@ class BitsPerByte(Ratio):
 
 
 def make_loss() -> tuple[Ratio, ...]:
-    """The mean loss: of tokens where `loss` is the sum of a row's `num_tokens`, else of rows."""
+    """The mean loss: of tokens where `loss` is the sum of a row's `num_tokens`, or the mean of its
+    labelled ones, else of rows.
+    """
     return (
         Ratio("loss", ("loss", "num_tokens"), higher_is_better=False),
+        TokenLoss("loss", ("loss", "token_label"), higher_is_better=False),
         Ratio("loss", ("loss",), higher_is_better=False),
     )
 

@@ -15,7 +15,7 @@ from zoo.metrics.classes import ROWS, read_classes
 from zoo.metrics.metric import Metric, Records, Weigh, divide
 from zoo.metrics.numbers import read_targets
 
-_MANY_CLASSES = 20  # each is a pass of its own over all rows in each resampling
+_MANY_CLASSES = 10  # each is a pass of its own over all rows in each resampling
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,17 @@ class Groups:
     order: np.ndarray
     starts: np.ndarray
 
-    def add_up(self, weights: np.ndarray) -> np.ndarray:
-        """Sums `[r, g]` of weights `[r, m]` in each group."""
-        weights = weights[:, self.order]
+    def add_up(self, ordered: np.ndarray) -> np.ndarray:
+        """Sums `[g, r]` of each group of what is in order `[m, r]`."""
         if len(self.starts) == len(self.order):
-            return weights
-        return np.add.reduceat(weights, self.starts, axis=1)
+            return ordered
+        return np.add.reduceat(ordered, self.starts, axis=0)
 
     def spread_out(self, values: np.ndarray) -> np.ndarray:
-        """Values `[r, m]` of rows from those of their groups `[r, g]`."""
+        """Values `[m, r]` of rows from those of their groups `[g, r]`."""
         sizes = np.diff(np.append(self.starts, len(self.order)))
-        out = np.empty((len(values), len(self.order)))
-        out[:, self.order] = np.repeat(values, sizes, axis=1)
+        out = np.empty((len(self.order), values.shape[1]))
+        out[self.order] = np.repeat(values, sizes, axis=0)
         return out
 
 
@@ -47,6 +46,28 @@ def group_scores(scores: np.ndarray) -> Groups:
     new = np.ones(len(scores), bool)
     new[1:] = ordered[1:] != ordered[:-1]
     return Groups(order, np.nonzero(new)[0])
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The examples of a class among all, from the highest score down."""
+
+    groups: Groups
+    places: np.ndarray  # `[p]`: where in order the class's examples stand
+
+    def count(self, weights: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Weights `[p, r]` of each group with an example of the class, from `[m, r]` of rows.
+
+        Four: the group's examples of the class and all of it, then both with the groups above.
+        """
+        ordered = np.take(weights, self.groups.order, axis=0)
+        together = self.groups.add_up(ordered)
+        group_of = np.searchsorted(self.groups.starts, self.places, side="right") - 1
+        holding, starts = np.unique(group_of, return_index=True)
+        own = np.take(ordered, self.places, axis=0)
+        if len(holding) < len(self.places):
+            own = np.add.reduceat(own, starts, axis=0)
+        return own, together[holding], own.cumsum(axis=0), together.cumsum(axis=0)[holding]
 
 
 @dataclass(frozen=True)
@@ -66,21 +87,26 @@ class OneVersusRest(Metric):
 
     def prepare(self, records: Records) -> Weigh:
         rows, logits, label = read_classes(records, self.needs)
-        lost = np.isnan(logits).any(axis=1)
-        parts = [
-            (group_scores(get_log_odds(logits, chosen)), label == chosen)
-            for chosen in self._choose(np.shape(records["logits"])[-1])
-        ]
+        lost = np.isnan(logits).any(axis=1).astype(np.float64)
+        by_label = group_scores(label)
+        present = label[by_label.order][by_label.starts]
+        rankings = []
+        for chosen in self._choose(np.shape(records["logits"])[-1]):
+            groups = group_scores(-get_log_odds(logits, chosen))
+            places = np.nonzero(label[groups.order] == chosen)[0]
+            rankings.append((Ranking(groups, places), present == chosen))
 
         def weigh(weights: np.ndarray) -> np.ndarray:
-            weights = weights[:, rows]
-            values = np.empty((len(parts), len(weights)))
-            for value, (groups, positive) in zip(values, parts, strict=True):
-                of_class = groups.add_up(weights * positive)
-                value[:] = self.rank(of_class, groups.add_up(weights) - of_class)
+            # A row's weights lie together: sorting moves whole rows.
+            by_row = np.ascontiguousarray(weights[:, rows].T)
+            sums = by_label.add_up(np.take(by_row, by_label.order, axis=0))
+            values = np.empty((len(rankings), len(weights)))
+            for value, (ranking, own) in zip(values, rankings, strict=True):
+                sides = sums[own].sum(axis=0), sums[~own].sum(axis=0)
+                value[:] = self.rank(ranking, by_row, *sides)
             known = ~np.isnan(values)
             mean = divide(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
-            return np.where(weights @ lost > 0, np.nan, mean)
+            return np.where(lost @ by_row > 0, np.nan, mean)
 
         return weigh
 
@@ -91,8 +117,10 @@ class OneVersusRest(Metric):
             return [int(self.which)]
         return [1] if classes == 2 else list(range(classes))
 
-    def rank(self, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-        """Values `[r]` of the weights `[r, g]` of each group, of ascending scores."""
+    def rank(
+        self, ranking: Ranking, weights: np.ndarray, positive: np.ndarray, negative: np.ndarray
+    ) -> np.ndarray:
+        """Values `[r]` of a class, which and whose rest weigh `[r]`, under weights `[m, r]`."""
         raise NotImplementedError
 
 
@@ -102,10 +130,12 @@ class Auroc(OneVersusRest):
     Equal scores count one half. Macro mean as scikit-learn's `multi_class='ovr'`.
     """
 
-    def rank(self, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-        below = negative.cumsum(axis=1) - negative / 2
-        pairs = positive.sum(axis=1) * negative.sum(axis=1)
-        return divide((positive * below).sum(axis=1), pairs)
+    def rank(
+        self, ranking: Ranking, weights: np.ndarray, positive: np.ndarray, negative: np.ndarray
+    ) -> np.ndarray:
+        own, group, right, taken = ranking.count(weights)
+        below = negative - (taken - right) + (group - own) / 2
+        return divide((own * below).sum(axis=0), positive * negative)
 
 
 class AveragePrecision(OneVersusRest):
@@ -113,12 +143,12 @@ class AveragePrecision(OneVersusRest):
     interpolation (as in scikit-learn).
     """
 
-    def rank(self, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-        right = positive[:, ::-1].cumsum(axis=1)
-        taken = right + negative[:, ::-1].cumsum(axis=1)
-        precision = divide(right, taken, empty=0.0)
-        value = divide((positive[:, ::-1] * precision).sum(axis=1), positive.sum(axis=1))
-        return np.where(negative.sum(axis=1) > 0, value, np.nan)
+    def rank(
+        self, ranking: Ranking, weights: np.ndarray, positive: np.ndarray, negative: np.ndarray
+    ) -> np.ndarray:
+        own, _, right, taken = ranking.count(weights)
+        value = divide((own * divide(right, taken, empty=0.0)).sum(axis=0), positive)
+        return np.where(negative > 0, value, np.nan)
 
 
 def get_log_odds(logits: np.ndarray, chosen: int) -> np.ndarray:
@@ -143,34 +173,36 @@ class Spearman(Metric):
 
     def prepare(self, records: Records) -> Weigh:
         prediction, target = read_targets(records)
-        lost = (np.isnan(prediction) | np.isnan(target)).any(axis=1)
+        lost = (np.isnan(prediction) | np.isnan(target)).any(axis=1).astype(np.float64)
         pairs = [
             (group_scores(prediction[:, i]), group_scores(target[:, i]))
             for i in range(target.shape[1])
         ]
 
         def weigh(weights: np.ndarray) -> np.ndarray:
-            values = [_correlate_ranks(a, b, weights) for a, b in pairs]
-            return np.where(weights @ lost > 0, np.nan, np.mean(values, axis=0))
+            by_row = np.ascontiguousarray(weights.T)
+            values = [_correlate_ranks(a, b, by_row) for a, b in pairs]
+            return np.where(lost @ by_row > 0, np.nan, np.mean(values, axis=0))
 
         return weigh
 
 
 def _correlate_ranks(a: Groups, b: Groups, weights: np.ndarray) -> np.ndarray:
     # Ranks of repeated rows: their mean is (total + 1) / 2 whatever the ties.
-    centre = (weights.sum(axis=1, keepdims=True) + 1) / 2
+    centre = (weights.sum(axis=0) + 1) / 2
     ranks_a, ranks_b = (_rank(groups, weights) - centre for groups in (a, b))
 
     def add_up(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.asarray((weights * x * y).sum(axis=1))
+        return np.einsum("nr,nr,nr->r", weights, x, y)
 
     spread = np.sqrt(add_up(ranks_a, ranks_a) * add_up(ranks_b, ranks_b))
     return np.clip(divide(add_up(ranks_a, ranks_b), spread), -1.0, 1.0)
 
 
 def _rank(groups: Groups, weights: np.ndarray) -> np.ndarray:
-    own = groups.add_up(weights)
-    return groups.spread_out(own.cumsum(axis=1) - own / 2 + 0.5)
+    """Mean ranks `[n, r]` of the rows."""
+    own = groups.add_up(np.take(weights, groups.order, axis=0))
+    return groups.spread_out(own.cumsum(axis=0) - own / 2 + 0.5)
 
 
 def make_auroc(which: str = "") -> tuple[Auroc]:

@@ -7,8 +7,9 @@ A leaf that no rule knows is an error.
 from __future__ import annotations
 
 import dataclasses
+import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -228,9 +229,22 @@ def _plan(
             changes[path] = change
     if misfits:
         raise UserError(
-            f"the parameters cannot be made to fit the new model: {'; '.join([*misfits, POSSIBLE])}"
+            "the parameters cannot be made to fit the new model: "
+            f"{'; '.join([*fold_layers(misfits), POSSIBLE])}"
         )
     return changes
+
+
+def fold_layers(lines: Sequence[str]) -> list[str]:
+    """Lines that differ in the number of a block alone as one, with a star in its place."""
+    layer = re.compile(rf"(?<={STACK}/)\d+")
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        groups.setdefault(layer.sub("*", line), []).append(line)
+    return [
+        same[0] if len(same) == 1 else f"{folded} ({len(same)} layers)"
+        for folded, same in groups.items()
+    ]
 
 
 def _init_leaves(model: nn.Module, seed: int, paths: list[str]) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def find_source(source: Any) -> Source:
     if path.exists():
         return open_file(path)
     if not HUB_ID.fullmatch(str(source)):
-        raise UserError(f"there is no {source} (a hub id has the form OWNER/NAME)")
+        meant = f"did you mean '{PACKAGE}{source}'?" if _is_installed(str(source)) else ""
+        raise UserError(f"there is no {source} ({meant or 'a hub id has the form OWNER/NAME'})")
     return open_folder(download(str(source)), str(source))
 
 
@@ -94,6 +95,13 @@ def find_package(name: str) -> epath.Path:
         shown = f"{len(told)} folders: {', '.join(map(str, told[:5]))}" if told else "no folder"
         raise UserError(f"{PACKAGE}{name} holds {shown} with config.json and weights, not one")
     return epath.Path(str(importlib.metadata.distribution(name).locate_file(told[0])))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(importlib.metadata.distribution(name))
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def open_folder(folder: epath.Path, place: str | None = None) -> Source:
@@ -149,7 +157,10 @@ def open_run(folder: epath.Path) -> Source:
     """
     told = folder / MODEL_FILE
     values = read_json(told) if told.exists() else {}
-    leaves = choose_evaluated(Checkpoints(folder / "checkpoints").restore_leaves())
+    checkpoints = Checkpoints(folder / "checkpoints")
+    if not told.exists() and not checkpoints.steps():
+        raise UserError(f"{folder}: {MODEL_FILE} is missing; a run writes it when it starts")
+    leaves = choose_evaluated(checkpoints.restore_leaves())
     if values.get("fields", {}).get("scan_layers"):
         leaves = named_leaves(unstack_layers(unflatten_dict(leaves, sep="/")))
     files = sorted((folder / "checkpoints").glob("*/manifest.json"))

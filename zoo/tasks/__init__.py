@@ -29,12 +29,18 @@ from zoo.config.parse import convert
 from zoo.registry import Registry
 from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classification import Classification
+from zoo.tasks.multiple_choice import MultipleChoice
 from zoo.tasks.regression import Regression
+from zoo.tasks.span import SpanPrediction
+from zoo.tasks.token_classification import TokenClassification
 
 TASKS = Registry("task")
 TASKS.add("classification", Classification)
 TASKS.add("regression", Regression)
 TASKS.add("causal_lm", CausalLM)
+TASKS.add("token_classification", TokenClassification)
+TASKS.add("span", SpanPrediction)
+TASKS.add("multiple_choice", MultipleChoice)
 
 
 def make_task(config: TaskConfig, models: Mapping[str, Any], info: Any) -> Any:

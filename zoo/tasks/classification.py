@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import optax
 
 from zoo.config import UserError
-from zoo.tasks.supervised import apply_model, argument, check_outputs, find_input, init_model
+from zoo.tasks.supervised import (
+    apply_model,
+    argument,
+    check_outputs,
+    find_input,
+    init_model,
+    mean_sums,
+    refuse_annotated,
+    score_classes,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,8 @@ class Classification:
 
     @staticmethod
     def num_outputs(info: Any) -> int:
-        """Raises UserError when the data has no classes."""
+        """Raises UserError when the data has no classes, or none of a whole example."""
+        refuse_annotated(info, "classification")
         if not info.num_classes:
             raise UserError(
                 f"task.name='classification', but {info.name} has no classes "
@@ -72,10 +82,8 @@ class Classification:
                 inputs, targets = mix(share, batch[name], targets, mask)
                 batch = {**batch, name: inputs}
         logits, _ = apply_model(self.model, params, batch, key)
-        losses = optax.softmax_cross_entropy(logits, targets) * mask
-        correct = (logits.argmax(-1) == batch["label"]) * mask
-        loss_sum = losses.sum()
-        return loss_sum, {"loss": loss_sum, "correct": correct.sum(), "weight": mask.sum()}
+        sums = score_classes(logits, targets, batch)
+        return sums["loss"], sums
 
     def draw_share(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """What a row keeps of itself: one number, or of an image `[y, x, 1]` for each pixel."""
@@ -89,8 +97,7 @@ class Classification:
         return jnp.where(jax.random.bernoulli(choice_key), mixed, share)
 
     def summarise(self, sums: dict[str, Any]) -> dict[str, float]:
-        weight = sums["weight"]
-        return {"loss": float(sums["loss"] / weight), "accuracy": float(sums["correct"] / weight)}
+        return mean_sums(sums, loss="loss", accuracy="correct")
 
     def observe(self, params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
         """`logits` `[b, c]` in float32, `label` `[b]` and `loss` `[b]`, the cross-entropy."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.config import UserError
-from zoo.tasks.supervised import apply_model, argument, check_outputs, init_model
+from zoo.tasks.supervised import apply_model, argument, check_outputs, init_model, refuse_annotated
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Regression:
     @staticmethod
     def num_outputs(info: Any) -> int:
         """Raises UserError when the labels are classes."""
+        refuse_annotated(info, "regression")
         if info.num_classes:
             raise UserError(
                 f"task.name='regression', but {info.name} has {info.num_classes} classes "

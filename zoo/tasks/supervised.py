@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from zoo.config import UserError
 
@@ -30,6 +31,17 @@ def find_input(batch: Mapping[str, Any]) -> str:
             f"the task takes images, features or rows of text, the data has {', '.join(batch)}"
         )
     return found
+
+
+def refuse_annotated(info: Any, name: str) -> None:
+    """Raises UserError where what is to be told is of tokens, places or choices, which is another
+    task's than `name`."""
+    shapes = getattr(info, "shapes", None) or {}
+    other = "token_classification" if "token_label" in shapes else ""
+    other = other or ("span" if "start" in shapes else "")
+    other = other or ("multiple_choice" if len(shapes.get("tokens", ())) == 2 else "")
+    if other:
+        raise UserError(f"task.name={name!r}: {info.name} is for the task {other!r}")
 
 
 def check_outputs(model: Any, count: int, name: str, what: str) -> None:
@@ -77,3 +89,19 @@ def call_model(
     if key is None:
         return model.apply({"params": params}, inputs, **more)
     return model.apply({"params": params}, inputs, train=True, rngs={"dropout": key}, **more)
+
+
+def score_classes(
+    logits: jax.Array, targets: jax.Array, batch: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """The sums `loss`, `correct` and `weight` of logits and targets `[b, c]` over the real rows;
+    correct is where the largest logit is that of `label`."""
+    mask = batch["mask"].astype(jnp.float32)
+    losses = optax.softmax_cross_entropy(logits, targets) * mask
+    correct = (logits.argmax(-1) == batch["label"]) * mask
+    return {"loss": losses.sum(), "correct": correct.sum(), "weight": mask.sum()}
+
+
+def mean_sums(sums: Mapping[str, Any], **fields: str) -> dict[str, float]:
+    """Each metric as its field of `sums` by their weight."""
+    return {name: float(sums[field] / sums["weight"]) for name, field in fields.items()}

@@ -10,7 +10,7 @@ from etils import epath
 
 from zoo.checkpoint import Checkpoints
 from zoo.config import Config, UserError
-from zoo.config.schema import check_config
+from zoo.config.checks import check_config
 from zoo.console import align
 from zoo.data import from_arrays, resplit
 from zoo.gpu import set_memory_share
@@ -28,7 +28,7 @@ from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
 from zoo.train.wandb_writer import require_wandb
 from zoo.train.workdir import claim_workdir, write_json
-from zoo.tree import count_params, map_named, named_leaves, overview
+from zoo.tree import count_params, named_leaves, overview
 
 __all__ = ["NonFiniteLoss", "Result", "Stopped", "fit", "read_rows"]
 
@@ -86,12 +86,7 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
         return restored[1]
     if parts.start is None:
         return programs.init_state()
-    params = parts.start.load()
-    if parts.config.model.lora:  # the corrections begin here
-        loaded = named_leaves(params)
-        fresh = programs.init_state().params
-        params = map_named(lambda path, leaf: loaded.get(path, leaf), fresh)
-    return programs.start_from(params)
+    return programs.start_from(parts.start.load())
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:
@@ -108,6 +103,9 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     groups = parts.programs.groups
     for line in groups.lines:
         progress.tell(line)
+    last = max(groups.from_step.values(), default=0)
+    if last >= parts.config.train.num_steps:
+        progress.tell(f"train.num_steps={parts.config.train.num_steps} ends before step {last}")
     if folder is None or jax.process_index():
         return
     model = parts.model.base if isinstance(parts.model, LoRA) else parts.model

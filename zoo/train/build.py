@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +67,7 @@ class Parts:
 def build(config: Config, dataset: Dataset | None = None) -> Parts:
     """Builds all parts, the cheap checks first. Raises UserError on what does not fit together."""
     head = getattr(TASKS.get(config.task.name), "head", None)
-    if config.model.name != PRETRAINED:
-        MODELS.get(config.model.name)
+    find_factory(config.model.name)
     make_optimizer(config.optim, config.train.num_steps)  # its mistakes before any data is read
     check_steps(config.optim, config.train)
     check_lora(config.model.lora)
@@ -132,7 +133,8 @@ def add_lora(
     are: of all leaves those that do not begin anew. Raises UserError as `make_lora` does."""
     if not config.model.lora:
         return model, frozenset()
-    assert start is not None  # `check_config` has asked for init_from
+    if start is None:
+        raise UserError("model.lora corrects a trained model: set init_from")
     return make_lora(model, config.model.lora), frozenset(our_leaves(model)) - start.fresh
 
 
@@ -256,11 +258,21 @@ def build_model(
     return model
 
 
+def find_factory(name: str) -> Callable[..., Any] | None:
+    """What makes a named model; None of 'pretrained'. Raises UserError with the nearest name."""
+    if name == PRETRAINED:
+        return None
+    if ":" not in name and difflib.get_close_matches(name, [PRETRAINED], cutoff=0.8):
+        raise UserError(f"no model {name!r} (did you mean {PRETRAINED!r}?)")
+    return MODELS.get(name)
+
+
 def find_class(config: Config, opened: Opened | None) -> type:
     """The class of the model. Raises UserError on one that no task trains, and where 'pretrained'
     has no model to be."""
     name = config.model.name
-    if name == PRETRAINED:
+    made = find_factory(name)
+    if made is None:
         model = None if opened is None else opened.model
         if model is None:
             raise UserError(
@@ -269,7 +281,6 @@ def find_class(config: Config, opened: Opened | None) -> type:
             )
         cls = type(model)
     else:
-        made = MODELS.get(name)
         cls = made if isinstance(made, type) else type(made())
     if cls in (Seq2Seq, Transformer):
         raise UserError(
@@ -318,7 +329,7 @@ def describe_inputs(
     if "tokens" in batch:
         if "vocab_size" not in fields:
             raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
-        length = batch["tokens"].shape[1] - ("token_mask" not in batch)
+        length = batch["tokens"].shape[-1] - ("token_mask" not in batch)
         known = {"vocab_size": dataset.tokenizer.vocab_size}
         return jax.ShapeDtypeStruct((1, length), np.int32), known
     if "source" in batch:

@@ -19,6 +19,7 @@ from zoo.parallel import DATA_AXES, choose_specs
 from zoo.parallel.rules import like_params
 from zoo.train.state import State, init_state
 from zoo.train.step import find_norm, make_train_step, scan_steps
+from zoo.tree import map_named, named_leaves
 
 Shapes = dict[str, tuple[tuple[int, ...], Any]]
 
@@ -82,13 +83,16 @@ class Programs:
         return jax.jit(self._init, out_shardings=self.state_shardings)(self._key)
 
     def start_from(self, params: Any) -> State:
-        """A fresh state with these parameters; those that it would draw are never made.
+        """A fresh state with these parameters, which may be a part of all (without the corrections
+        of LoRA): the others are drawn, those that are given never.
 
         Many optimizers keep a copy of where they began (schedule-free, Prodigy, SAM).
         """
 
-        def start(key: jax.Array, params: Any) -> State:
-            fresh, trained = self._init(key), self.groups.trained(params)
+        def start(key: jax.Array, given: dict[str, Any]) -> State:
+            fresh = self._init(key)
+            params = map_named(lambda path, leaf: given.get(path, leaf), fresh.params)
+            trained = self.groups.trained(params)
             return dataclasses.replace(
                 fresh,
                 params=params,
@@ -96,9 +100,13 @@ class Programs:
                 opt_state=self._optimizer.init(trained),
             )
 
+        places = named_leaves(self.state_shardings.params)
         # A copy of their own: the state is donated.
-        params = jax.device_put(params, self.state_shardings.params, may_alias=False)
-        return jax.jit(start, out_shardings=self.state_shardings)(self._key, params)
+        given = {
+            path: jax.device_put(leaf, places[path], may_alias=False)
+            for path, leaf in named_leaves(params).items()
+        }
+        return jax.jit(start, out_shardings=self.state_shardings)(self._key, given)
 
     def train(self, state: State, batches: Any, num_steps: int) -> tuple[State, dict[str, Any]]:
         """`num_steps` steps on stacked batches, in one dispatch. The state given is donated."""

@@ -53,6 +53,8 @@ class Result:
     def _encode(self, inputs: Any) -> dict[str, np.ndarray]:
         """Texts, or pairs of them, as rows like those trained on; what is too long is cut."""
         dataset = self.parts.dataset
+        if len(dataset.shapes["tokens"]) > 1:
+            raise UserError("the run chooses between answers, which predict does not")
         pair, length = "types" in dataset.shapes, dataset.shapes["tokens"][0]
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         fits = [

@@ -16,6 +16,7 @@ from flax.traverse_util import unflatten_dict
 from zoo.config import Config, UserError
 from zoo.data import Dataset
 from zoo.data.sources import hash_tokenizer
+from zoo.data.tokenizers import is_file
 from zoo.models import CLASSES
 from zoo.pretrained.adapt import Plan, plan_change
 from zoo.pretrained.bridge import all_finite, our_leaves
@@ -162,6 +163,11 @@ def _compare_tokenizers(config: Config, opened: Opened, dataset: Dataset) -> lis
     if dataset.tokenizer is None or not takes_embedding(config, opened):
         return []
     tokenizer, name = find_own_tokenizer(opened), config.data.tokenizer
+    if tokenizer is None and not (name == "gpt2" or is_file(name)):
+        raise UserError(
+            f"its embedding belongs to a tokenizer that does not lie beside it, and not to "
+            f"data.tokenizer={name!r}: name its file, or leave the embedding out by init_pattern"
+        )
     if tokenizer is None:
         return [f"it brings no tokenizer: that data.tokenizer={name!r} is its own is trusted"]
     if hash_tokenizer(tokenizer) != dataset.tokenizer_hash:

@@ -20,6 +20,7 @@ from zoo.data.image_folder import SUFFIXES as IMAGE_SUFFIXES
 from zoo.data.image_folder import is_image, list_images
 from zoo.data.tables import SUFFIXES as TABLE_SUFFIXES
 from zoo.data.tables import read_files
+from zoo.data.tables.annotations import read_lists
 from zoo.data.tables.cells import Table, read_features
 from zoo.data.tables.columns import (
     find_columns,
@@ -295,10 +296,18 @@ def read_table(path: str, wanted: Wanted) -> Iterator[Item]:
         columns = wanted.columns or _guess(table, path, wanted)
         check_columns(table.columns, columns, path)
         every = np.arange(len(table))
-        texts = [read_strings(table, column)[every].tolist() for column in columns]
+        texts = [read_column(table, column)[every].tolist() for column in columns]
         pairs = zip(*texts, strict=True)
         for name, content in zip(names, texts[0] if len(texts) == 1 else pairs, strict=True):
             yield Item(name, content, file=True)
+
+
+def read_column(table: Table, column: str) -> Any:
+    """Texts of a column; of lists of words each list as one, blanks between them."""
+    if find_kind(table.columns[column]) != "strings":
+        return read_strings(table, column)
+    words = read_lists(table, column)[np.arange(len(table))]
+    return np.fromiter((" ".join(row) for row in words), object, len(words))
 
 
 def _guess(table: Table, path: str, wanted: Wanted) -> Sequence[str]:

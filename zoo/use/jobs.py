@@ -73,8 +73,9 @@ def plan_recipe(loaded: Pretrained, recipe: Recipe) -> tuple[Wanted, Callable[[i
         return wanted, lambda size: FeatureRows(recipe.ops, size)
     if "token_mask" not in dataset.shapes:
         raise UserError(f"{name} was trained on {', '.join(dataset.shapes)}: no input of its own")
-    pair, length = "types" in dataset.shapes, dataset.shapes["tokens"][0]
-    columns = (*recipe.column_names("text"), *recipe.column_names("text_pair"))
+    pair, length = "types" in dataset.shapes, dataset.shapes["tokens"][-1]
+    fields = ("text", "text_pair", "words", "question", "context")
+    columns = tuple(column for field in fields for column in recipe.column_names(field))
     tokenizer = dataset.tokenizer
     return (
         Wanted("text", name, columns, pairs=pair),

@@ -128,6 +128,12 @@ def _predict_run(
     name, dataset = loaded.card.source, recipe.dataset
     if recipe.task.name == "causal_lm":
         raise UserError(f"{name} writes text: zoo generate {name} --prompt=...")
+    if recipe.task.name == "multiple_choice":
+        raise UserError(f"{name} chooses between answers, which zoo predict does not")
+    if recipe.task.name in ("span", "token_classification"):
+        from zoo.use.spans import make_run_reader
+
+        return make_run_reader(loaded, recipe, top, labels)
     wanted, make_feed = plan_recipe(loaded, recipe)
     task = make_task(recipe.task, {"model": loaded.model}, dataset)
     names = rename(run_names(loaded.model, dataset), labels, name)

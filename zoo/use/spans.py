@@ -3,7 +3,9 @@
 An answer is a piece of the context; its score is the probability of its first token times that of
 its last, each a softmax over the context and the first token of all, which stands for 'no answer'
 (as in SQuAD's baselines: Devlin et al. 2019). Tagged tokens of one kind that follow each other are
-one span, begun anew by a tag 'B-'; its score is the mean of its tokens'; 'O' is no tag.
+one span, begun anew by a tag 'B-'; its score is the mean of its tokens'; 'O' is no tag. A run has
+learned the tags of whole words: there blanks divide a text into words, each with the tag of its
+first token.
 """
 
 from __future__ import annotations
@@ -16,11 +18,22 @@ import jax
 import numpy as np
 
 from zoo.config import UserError
+from zoo.data.annotated import number_words
+from zoo.data.tokenizers import PlacedTokens
 from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
+from zoo.pretrained.recipe import Recipe
+from zoo.tasks import make_task
 from zoo.use.batches import Item, bind
-from zoo.use.jobs import Job, find_longest, plan_texts
-from zoo.use.predict import Fields, Predictor, label_names, rename
+from zoo.use.jobs import Job, find_longest, plan_recipe, plan_texts
+from zoo.use.predict import (
+    Fields,
+    Predictor,
+    label_names,
+    predict_task,
+    rename,
+    run_names,
+)
 from zoo.use.predictions import Span
 
 LONGEST_ANSWER = 15  # tokens
@@ -53,6 +66,59 @@ def make_span_reader(
         return {"spans": find_tagged(item.content, output, offsets, owners, names)}
 
     return Predictor(job, tag)
+
+
+def make_run_reader(
+    loaded: Pretrained, recipe: Recipe, top: int | None, labels: Sequence[str] | None
+) -> Predictor:
+    """Of a run of the task 'span' or 'token_classification', by that task."""
+    name, dataset = loaded.card.source, recipe.dataset
+    wanted, make_feed = plan_recipe(loaded, recipe)
+    length, tokenizer = dataset.shapes["tokens"][-1], dataset.tokenizer
+    task = make_task(recipe.task, {"model": loaded.model}, dataset)
+    job = Job(wanted, make_feed, bind(predict_task, task, loaded.params))
+    if recipe.task.name == "span":
+        if labels is not None:
+            raise UserError(f"{name} answers questions: it has no labels")
+
+        def answer(item: Item, output: np.ndarray) -> Fields:
+            row = place_tokens(tokenizer, item.content, length)
+            logits = to_logits(output)
+            return {
+                "spans": find_answers(item.content[1], logits, row.places, row.owners, top or 5)
+            }
+
+        return Predictor(job, answer)
+    names = rename(run_names(loaded.model, dataset), labels, name)
+
+    def tag(item: Item, output: np.ndarray) -> Fields:
+        words = item.content.split(" ")
+        numbers = number_words(words, place_tokens(tokenizer, item.content, length))
+        first = np.flatnonzero(numbers)
+        ends = np.cumsum([len(word) + 1 for word in words]) - 1
+        places = np.stack([ends - [len(word) for word in words], ends], axis=1)
+        which, logits = numbers[first] - 1, to_logits(output[first])
+        return {
+            "spans": find_tagged(item.content, logits, places[which], np.zeros_like(first), names)
+        }
+
+    return Predictor(job, tag)
+
+
+def to_logits(chances: np.ndarray) -> np.ndarray:
+    """Whose softmax the probabilities are."""
+    return np.log(np.maximum(chances, np.finfo(np.float32).tiny))
+
+
+def place_tokens(tokenizer: Any, content: Any, length: int) -> PlacedTokens:
+    """Where the tokens of a text or pair stand in a row of `length`, as `encode_rows` cuts it."""
+    (row,) = tokenizer.encode_placed([content])
+    if len(row) <= length:
+        return row
+    if hasattr(tokenizer, "places"):
+        places, owners = tokenizer.places(content, length)
+        return PlacedTokens(np.zeros(len(owners), np.int32), owners, places, 0)
+    return PlacedTokens(row.ids[:length], row.owners[:length], row.places[:length], row.mark)
 
 
 def run_tokens(model: Any, params: Any, batch: Mapping[str, Any]) -> jax.Array:

@@ -30,20 +30,26 @@ def make_zero_shot(
     name = loaded.card.source
     if not labels:
         raise UserError(f"{name} compares images with labels of yours: labels='a cat,a dog'")
+    texts = fill_template(labels, template)
+    wanted, make_feed = plan_images(loaded)
+    compute = bind(compare_images, loaded.model, (loaded.params, embed_labels(loaded, texts)))
+
+    def read(item: Item, output: np.ndarray) -> Fields:
+        return {"labels": rank(output, labels, top)}
+
+    return Predictor(Job(wanted, make_feed, compute), read)
+
+
+def fill_template(labels: Sequence[str], template: str | None) -> list[str]:
+    """The text of each label. Raises UserError on the same one twice, and on a template without a
+    place."""
     twice = next((label for label in labels if list(labels).count(label) > 1), None)
     if twice is not None:
         raise UserError(f"labels: {twice!r} is named twice")
     template = "{}" if template is None else template
     if template.count("{}") != 1:
         raise UserError(f"template={template!r} should hold one {{}}, the label's place")
-    wanted, make_feed = plan_images(loaded)
-    texts = embed_labels(loaded, [template.replace("{}", label) for label in labels])
-    compute = bind(compare_images, loaded.model, (loaded.params, texts))
-
-    def read(item: Item, output: np.ndarray) -> Fields:
-        return {"labels": rank(output, labels, top)}
-
-    return Predictor(Job(wanted, make_feed, compute), read)
+    return [template.replace("{}", label) for label in labels]
 
 
 def embed_labels(loaded: Pretrained, texts: Sequence[str]) -> jax.Array:
@@ -96,11 +102,16 @@ def encode_texts(model: Any, params: Any, batch: Mapping[str, Any]) -> jax.Array
 
 def compare_images(model: Any, params: Any, batch: Mapping[str, Any]) -> jax.Array:
     """Probabilities `[b, q]` of images for the labels' embeddings, which come with `params`."""
+    logits = score_images(model, params, batch)
+    return jax.nn.sigmoid(logits) if isinstance(model, SigLIP) else jax.nn.softmax(logits)
+
+
+def score_images(model: Any, params: Any, batch: Mapping[str, Any]) -> jax.Array:
+    """Logits `[b, q]`, as `compare_images`."""
     params, texts = params
 
     def compare(model: Any, images: Any) -> jax.Array:
         image, _ = model.encode_image(images)
         return model._compare(normalise(image) @ texts.T)
 
-    logits = model.apply({"params": params}, batch["image"], method=compare)
-    return jax.nn.sigmoid(logits) if isinstance(model, SigLIP) else jax.nn.softmax(logits)
+    return model.apply({"params": params}, batch["image"], method=compare)

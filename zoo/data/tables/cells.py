@@ -67,7 +67,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Strings:
-    """A column of strings or of bytes, kept by Arrow: compact, and mapped where a file is."""
+    """A column of strings, of bytes or of lists, kept by Arrow: compact, and mapped where a file
+    is."""
 
     chunks: Any  # pyarrow.ChunkedArray
 
@@ -75,9 +76,7 @@ class Strings:
         return len(self.chunks)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        out = np.empty(len(indices), object)
-        out[:] = self.chunks.take(indices).to_pylist()
-        return out
+        return np.fromiter(self.chunks.take(indices).to_pylist(), object, len(indices))
 
 
 def to_list(values: Any) -> list[Any]:

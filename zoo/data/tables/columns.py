@@ -3,6 +3,7 @@
 `data.columns` says it (our field -> their column, for features a list of them); what it leaves open
 is inferred where there is one plain answer, and said. Labels that are strings or whole numbers are
 classes, decimals are values; a label of several columns or lists is several labels an example.
+Columns of lists, and answers in a text, are read in zoo/data/tables/annotations.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from zoo.config import DataConfig, UserError, nearest
 from zoo.data.image_folder import is_image, read_many
 from zoo.data.sources import Dataset, Examples, Source
 from zoo.data.splits import VALIDATION_NAMES, find_split, split_names
+from zoo.data.tables.annotations import read_answers, read_choice, read_lists
 from zoo.data.tables.cells import (
     Origin,
     Strings,
@@ -29,14 +31,33 @@ from zoo.data.tables.cells import (
     to_number,
 )
 from zoo.data.tables.labels import Labels, fit_labels
+from zoo.data.token_file import LISTS
 
-TEXT_FIELDS = ("text", "text_pair", "source", "target", "prompt", "completion")
-FIELDS = ("image", "features", "label", "value", *TEXT_FIELDS)
+TEXT_FIELDS = (
+    "text", "text_pair", "source", "target", "prompt", "completion", "question", "context",
+)  # fmt: skip
+ANSWERS = ("answers", "answer", "answer_start")
+FIELDS = ("image", "features", "label", "value", *TEXT_FIELDS, *LISTS, "tags", *ANSWERS)
 KEEP = "keep"  # in data.columns: columns that are no field, kept beside them (zoo eval --by)
 # columns of these names, all there -> our fields, tried in this order
 BY_NAME: tuple[dict[str, str], ...] = (
     {"source": "source", "target": "target"},
     {"prompt": "prompt", "completion": "completion"},
+    {"words": "words", "tags": "tags"},
+    {"words": "tokens", "tags": "tags"},
+    {"words": "tokens", "tags": "ner_tags"},
+    {"words": "words"},
+    {"words": "tokens"},
+    {"question": "question", "context": "context", "answers": "answers"},
+    {
+        "question": "question",
+        "context": "context",
+        "answer": "answer",
+        "answer_start": "answer_start",
+    },
+    {"question": "question", "choices": "choices"},
+    {"question": "prompt", "choices": "choices"},
+    {"question": "text", "choices": "choices"},
     {"text": "premise", "text_pair": "hypothesis"},
     {"text": "sentence1", "text_pair": "sentence2"},
     {"text": "text", "text_pair": "text_pair"},
@@ -120,10 +141,12 @@ def make_dataset(
                     f"{where} has no column {column!r}{nearest(column, table.columns)}; to leave "
                     f"{split!r} out: data.{role}_split=''"
                 )
+    require_partners(plan, name)
     coder = None
-    if "label" in plan or "value" in plan:
+    if plan.keys() & {"label", "value", "tags"} and "choices" not in plan:
         fitted = [tables[n] for n in dict.fromkeys(training) if n is not None] or [first]
-        coder = fit_labels(fitted, plan.get("label") or plan["value"], "value" in plan)
+        wanted = next(plan[field] for field in ("tags", "label", "value") if field in plan)
+        coder = fit_labels(fitted, wanted, "value" in plan)
     splits: dict[str, Source] = {
         split: make_source(table, plan, coder, kept) for split, table in tables.items()
     }
@@ -152,9 +175,41 @@ def make_source(
             fields[name] = read_images(table, columns[0])
         elif name in TEXT_FIELDS:
             fields[name] = read_strings(table, columns[0])
-    if coder is not None:
+        elif name in LISTS:
+            fields[name] = read_lists(table, columns[0])
+        elif name in ANSWERS:
+            fields["answers"] = read_answers(table, plan)
+    if "choices" in plan:
+        fields["label"] = read_choice(table, plan["label"][0])
+    elif "tags" in plan and coder is not None:
+        fields["tags"] = coder.encode_tags(table)
+    elif coder is not None:
         fields["label"] = coder.encode(table)
     return TableSource(fields, table.origin, {name: table.columns[name] for name in kept})
+
+
+# field -> those without which it says nothing
+PARTNERS = {
+    "words": ("tags",),
+    "tags": ("words",),
+    "choices": ("question", "label"),
+    "context": ("question", "answers"),
+    "answers": ("question", "context"),
+    "answer": ("answer_start",),
+    "answer_start": ("answer",),
+}
+
+
+def require_partners(plan: Collection[str], name: str) -> None:
+    """Raises UserError on a field whose partner has no column."""
+    there = {*plan, *(("answers",) if "answer" in plan else ())}
+    for field in plan:
+        for partner in PARTNERS.get(field, ()):
+            if partner not in there:
+                raise UserError(
+                    f"{name}: {field!r} needs {partner!r} beside it: set data.columns, e.g. "
+                    f"{{{partner!r}: 'COLUMN'}}"
+                )
 
 
 def find_columns(
@@ -181,20 +236,26 @@ def find_columns(
     used = {column for wanted in plan.values() for column in wanted}
     free = [column for column in columns if column not in used]
     label = next((c for c in LABEL_COLUMNS if c in free), None)
-    if label and not {"label", "value", "target", "completion"} & plan.keys():
+    if label and not {"label", "value", "target", "completion", "tags"} & plan.keys():
         plan["label"] = [label]
         free.remove(label)
-    if plan.keys() <= {"label", "value"}:
+    if plan.keys() <= {"label", "value", "tags"}:
         inputs = {c: kind_of(c) for c in free if c not in LABEL_COLUMNS}
         plan = {**_find_inputs(inputs, name), **plan}
-    return plan
+    if "words" in plan and "label" in plan:
+        plan.setdefault("tags", plan["label"])
+    if "choices" in plan and "label" not in plan and "answer" in free:
+        plan["label"] = ["answer"]
+    # The answer of a question is no class, whatever column is called so.
+    spare = "label" if {"words", "answers", "answer"} & plan.keys() else ""
+    return {field: wanted for field, wanted in plan.items() if field != spare}
 
 
 def _find_inputs(kinds: Mapping[str, str], name: str) -> dict[str, list[str]]:
     """Fields of the columns that are no label, by their names, then by what they hold."""
     of = {kind: [c for c in kinds if kinds[c] == kind] for kind in ("image", "text", "numbers")}
     images = [c for c in of["image"] if c == "image"] or of["image"]
-    named = next((names for names in BY_NAME if set(names.values()) <= kinds.keys()), None)
+    named = next((names for names in BY_NAME if _are_there(names, kinds)), None)
     if named and not images:
         return {field: [column] for field, column in named.items()}
     if len(images) == 1 and not named:
@@ -210,8 +271,17 @@ def _find_inputs(kinds: Mapping[str, str], name: str) -> dict[str, list[str]]:
     )
 
 
+def _are_there(names: Mapping[str, str], kinds: Mapping[str, str]) -> bool:
+    """Are all of these columns there, words as lists of texts?"""
+    return all(
+        column in kinds and (field != "words" or kinds[column] == "strings")
+        for field, column in names.items()
+    )
+
+
 def find_kind(values: Any) -> str:
-    """'numbers', 'text', 'image' or 'other', by most of the first rows."""
+    """'numbers', 'text', 'strings' (lists of them), 'image' or 'other', by most of the first
+    rows."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         return "image" if values.ndim > 2 else "numbers"
     sample = [v for v in to_list(values[:LOOK_AT]) if v is not None and v != ""]
@@ -227,8 +297,10 @@ def find_kind(values: Any) -> str:
         return "image"
     if most(lambda v: to_number(v) is not None):
         return "numbers"
-    if most(lambda v: isinstance(v, list) and v and all(to_number(x) is not None for x in v)):
+    if most(lambda v: isinstance(v, list) and v != [] and all(to_number(x) is not None for x in v)):
         return "numbers"
+    if most(lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)):
+        return "strings"
     return "text" if most(lambda v: isinstance(v, str)) else "other"
 
 
@@ -282,7 +354,7 @@ def describe(
     if set(plan) - set(given) or unused:
         lines.append(f"columns: {shown}{rest}")
     if coder is not None:
-        lines.append(coder.describe())
+        lines.append(coder.describe("tags" if "tags" in plan else "label"))
     return tuple(lines)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataError, nearest
-from zoo.data.tables.cells import Table, describe_value, read_features, to_list
+from zoo.data.tables.cells import Strings, Table, describe_value, read_features, to_list
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,26 @@ class Labels:
                 out[row, self._find(value, row, table)] = 1
         return out
 
+    def encode_tags(self, table: Table) -> Strings:
+        """The class of each word, a list a row.
+
+        Raises UserError with file and line of what is no list, and as `encode` does.
+        """
+        import pyarrow as pa
+
+        (column,) = self.columns
+        found: dict[Any, int] = {}
+        rows: list[list[int]] = []
+        for row, tags in enumerate(to_list(table.columns[column])):
+            if not isinstance(tags, list):
+                place = f"{table.origin.name(row)}: column {column!r}"
+                raise DataError(f"{place} is {describe_value(tags)}, not a list of tags")
+            for tag in tags:
+                if tag.__hash__ is None or tag not in found:
+                    found[tag] = self._find(tag, row, table)
+            rows.append([found[tag] for tag in tags])
+        return Strings(pa.chunked_array([pa.array(rows, pa.large_list(pa.int32()))]))
+
     def _find(self, value: Any, row: int, table: Table) -> int:
         """The number of a class."""
         try:
@@ -73,14 +93,15 @@ class Labels:
             f"{place}: label {value!r} was never seen in training{nearest(str(value), known)}"
         )
 
-    def describe(self) -> str:
-        """The line that says what was inferred."""
+    def describe(self, field: str = "label") -> str:
+        """The line that says what was inferred of a field, 'label' or 'tags'."""
         if self.names is None:
             return f"label: values of {', '.join(self.columns)}"
         most = 10
         shown = ", ".join(map(str, self.names[:most])) + (", ..." if len(self.names) > most else "")
-        several = "several of " if self.many or len(self.columns) > 1 else ""
-        return f"label: {several}{len(self.names)} classes ({shown})"
+        many = field == "label" and (self.many or len(self.columns) > 1)
+        several = "several of " if many else ""
+        return f"{field}: {several}{len(self.names)} classes ({shown})"
 
 
 def fit_labels(tables: Sequence[Table], columns: Sequence[str], as_values: bool) -> Labels:

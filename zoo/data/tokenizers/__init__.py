@@ -16,6 +16,7 @@ from zoo.config import DataConfig, UserError, nearest
 from zoo.data.published import read_checked
 from zoo.data.tokenizers.files import from_gpt2_files, read_tokenizer
 from zoo.data.tokenizers.json_tokenizer import JsonTokenizer
+from zoo.data.tokenizers.placed import PlacedTokens
 from zoo.data.tokenizers.plain import ByteTokenizer, CharTokenizer
 from zoo.data.tokenizers.training import TRAINERS, train_bpe, train_tokenizer
 
@@ -23,6 +24,7 @@ __all__ = [
     "ByteTokenizer",
     "CharTokenizer",
     "JsonTokenizer",
+    "PlacedTokens",
     "Tokenizer",
     "from_gpt2_files",
     "is_file",
@@ -93,6 +95,10 @@ class Tokenizer(Protocol):
     def encode_rows(self, texts: Sequence[Any], length: int) -> tuple[list[np.ndarray], list[int]]:
         """Texts or pairs in its template, cut to `length` tokens; and where in each row the second
         text begins (its end, where there is none)."""
+        ...
+
+    def encode_placed(self, texts: Sequence[Any]) -> list[PlacedTokens]:
+        """Texts or pairs in its template, whole, each token with its place."""
         ...
 
     def decode(self, ids: Iterable[Any]) -> str: ...

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.tokenizers.placed import PlacedTokens
 from zoo.data.tokenizers.plain import whole_texts
 
 END_OF_TEXT = "<|endoftext|>"
@@ -163,6 +164,20 @@ class JsonTokenizer:
         (row,) = backend.encode_batch([text])
         owners = [-1 if owner is None else owner for owner in row.sequence_ids]
         return np.asarray(row.offsets, np.int64).reshape(-1, 2), np.asarray(owners, np.int64)
+
+    def encode_placed(self, texts: Sequence[Any]) -> list[PlacedTokens]:
+        """Texts or pairs in the template, whole, each token with its place, on all cores."""
+        with whole_texts():
+            rows = self._backend.encode_batch(list(texts))
+        out = []
+        for row in rows:
+            owners = [-1 if owner is None else owner for owner in row.sequence_ids]
+            mark = row.type_ids.index(1) if 1 in row.type_ids else len(row.ids)
+            places = np.asarray(row.offsets, np.int64).reshape(-1, 2)
+            out.append(
+                PlacedTokens(np.asarray(row.ids, np.int32), np.asarray(owners), places, mark)
+            )
+        return out
 
     def to_json(self) -> str:
         return self.text

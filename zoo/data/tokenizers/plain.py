@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zoo.config import UserError
+from zoo.data.tokenizers.placed import PlacedTokens
 
 
 @contextlib.contextmanager
@@ -59,6 +60,25 @@ class PlainTokenizer(abc.ABC):
             rows.append(np.concatenate([row, *map(self.encode, second)])[:length])
         return rows, marks
 
+    def encode_placed(self, texts: Sequence[Any]) -> list[PlacedTokens]:
+        """Texts or pairs, whole, the end between the two, each token with its place."""
+        out = []
+        for text in texts:
+            parts = (text,) if isinstance(text, str) else text
+            (row,), (mark,) = self.encode_rows([text], 2**30)
+            owners, places = np.full(len(row), -1), np.zeros((len(row), 2), np.int64)
+            for owner, part in enumerate(parts):
+                start = mark if owner else 0
+                number = np.repeat(np.arange(len(part)), self._sizes(part))
+                owners[start : start + len(number)] = owner
+                places[start : start + len(number)] = np.stack([number, number + 1], axis=1)
+            out.append(PlacedTokens(row, owners, places, mark))
+        return out
+
+    def _sizes(self, text: str) -> np.ndarray:
+        """How many tokens each character is."""
+        return np.ones(len(text), int)
+
     @property
     @abc.abstractmethod
     def vocab_size(self) -> int:
@@ -86,6 +106,10 @@ class ByteTokenizer(PlainTokenizer):
     def encode(self, text: str) -> np.ndarray:
         with whole_texts():
             return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def _sizes(self, text: str) -> np.ndarray:
+        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        return 1 + np.searchsorted([0x80, 0x800, 0x10000], codes, side="right")
 
     def decode(self, ids: Iterable[Any]) -> str:
         return bytes(int(i) for i in ids if i < 256).decode(errors="replace")

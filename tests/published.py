@@ -7,7 +7,7 @@ import pathlib
 import shutil
 from typing import Any
 
-TWINS = pathlib.Path(__file__).parent.parent / "pretrained" / "twins"
+TWINS = pathlib.Path(__file__).parent / "pretrained" / "twins"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "in"]
 WORDS += ["park", "is", "was", "red", "big", "small", "happy", "and", "not"]
