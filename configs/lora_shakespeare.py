@@ -6,7 +6,9 @@
 
 Begins from the run `runs/stdlib` (or that of --config.init_from) and keeps its tokens. Rank 16 at
 every dense layer of the blocks; `full` trains all parameters in as many steps. `val` is the last
-tenth of the text.
+tenth of the text. The rate is gpt_stdlib's own; nothing was tuned. The corrections are 184,320 of
+1,769,920 parameters.
+Not run to its end yet: no number is claimed.
 """
 
 from __future__ import annotations
