@@ -83,14 +83,9 @@ def evaluate(
         always, a decoder's where this is given ({} will do) or a metric is of texts.
 
     A run's data goes through the operations, tokenizer and classes of its evaluation, a published
-    model's through its processor and tokenizer. Raises UserError, in one line, on what does not fit
-    together.
+    model's through its processor and tokenizer. What does not fit is a UserError of one line.
     """
     by = [by] if isinstance(by, str) else list(by)
-    if samples < 1 or worst < 0:
-        raise UserError(f"samples={samples} must be at least 1, worst={worst} at least 0")
-    for name in metrics or ():
-        METRICS.get(name)  # an unknown one is an error before anything is read
     settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples, generation)
     loaded = open_source(source)
     if isinstance(loaded.model, TwoTowers):
@@ -174,6 +169,14 @@ class Settings:
     length: int | None
     samples: int
     generation: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError on what is wrong before anything is read."""
+        if self.samples < 1 or self.worst < 0:
+            told = f"samples={self.samples} must be at least 1, worst={self.worst} at least 0"
+            raise UserError(told)
+        for name in self.metrics or ():
+            METRICS.get(name)
 
 
 def describe(

@@ -26,7 +26,7 @@ from zoo.generation import generate
 from zoo.generation.prompts import crosses_over, encode_prompts
 from zoo.generation.settings import Settings as GenerationSettings
 from zoo.generation.writer import open_source as open_writer
-from zoo.metrics import is_of_texts
+from zoo.metrics import find_metrics, is_of_texts
 from zoo.models import max_tokens
 from zoo.models.decoder import Decoder
 from zoo.pretrained import Pretrained
@@ -171,6 +171,7 @@ def run_generated(
     subject: Subject, examples: Examples, settings: Any
 ) -> tuple[Subject, Examples, Outputs]:
     """An encoder-decoder's texts for all examples."""
+    find_metrics(dict.fromkeys(("text", "references", "length"), ()), settings.metrics)  # all there
     rows = np.arange(len(examples.source))
     size, length = settings.batch_size, settings.length
     records, notes = write_texts(subject, examples, rows, settings.generation, size, length)
