@@ -23,14 +23,12 @@ eval.json. SOURCE: a run's folder, a published folder, OWNER/NAME on the hub.
   --columns=text=review,label=stars         what a table's columns are
   --metrics=f1_macro,matthews               (default: those that fit)
   --against=SOURCE   another model on the same examples, by a paired test
-  --by=length,label,COLUMN                  the same by slices, the worst one named
-  --worst=20         the examples of the largest loss
+  --by=length,label,COLUMN --worst=20       by slices; the examples of the largest loss
   --confusion=FILE.png                      which class is taken for which
   --labels=neg,pos   names of the model's classes, where it has none
   --template='a photo of a {}.'             of CLIP and SigLIP: the text of a class
-  --generate         a decoder's texts too; --max_new_tokens=64 --num_beams=4
-                     --length_penalty=1.0 --early_stopping=True|False|never --stop=TEXT: as
-                     of zoo generate, and for encoder-decoders, whose texts are measured
+  --generate         a decoder's texts too (T5's always); --num_beams=4 --max_new_tokens=64
+                     --length_penalty=1.0 --stop=TEXT ... as of zoo generate
   --probe=knn|linear|few_shot               a classifier on frozen features instead of the
                      head, learned from --train_split=train; --shots=1,5,10 --pooling=NAME
   --task=NAME --tokenizer=FILE --length=N --batch_size=N --samples=1000
@@ -107,7 +105,8 @@ def measure(source: str, probe: str | None, options: dict[str, Any]) -> Any:
     for name in options:
         ways = ONLY.get(name, (probe,))
         if probe not in ways and None in ways:
-            raise UserError(f"--{name} does not go with --probe={probe}")
+            shown = "generate" if name == "generation" else name
+            raise UserError(f"--{shown} does not go with --probe={probe}")
         if probe not in ways:
             raise UserError(f"--{name} goes with --probe={' or '.join(map(str, ways))}")
     if probe is None:

@@ -108,7 +108,10 @@ def open_pairs(
             dataset, spec = read_split(subject, data, config, split)
         check_fields(subject, dataset)
     except UserError as error:
-        raise UserError(rename_keys(str(error))) from None
+        told, unclear, _ = str(error).partition("set data.columns")
+        first, second = FIELDS[True]
+        hint = f"--columns={first}=COLUMN,{second}=COLUMN" if unclear else ""
+        raise UserError(rename_keys(told) + hint) from None
     source = dataset.splits["train"]
     return Examples(dataset.name, spec, dataset, source, dataset, (), (), ())
 
