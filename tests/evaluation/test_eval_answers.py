@@ -92,7 +92,7 @@ def answer_by_hand(loaded, words, row, apply, none):
         begin += max(room // 2, 1)
 
 
-@pytest.mark.parametrize("none", [True, False])
+@pytest.mark.parametrize("none", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_answers_of_windows_are_those_of_brute_force(bert, tmp_path, none):
     loaded, words = bert
     rows = make_rows(none)
