@@ -23,11 +23,12 @@ eval.json. SOURCE: a run's folder, a published folder, OWNER/NAME on the hub.
   --columns=text=review,label=stars         what a table's columns are
   --metrics=f1_macro,matthews               (default: those that fit)
   --against=SOURCE   another model on the same examples, by a paired test
-  --by=length,label,COLUMN                  the same by slices, the worst one named
-  --worst=20         the examples of the largest loss
+  --by=length,label,COLUMN --worst=20       by slices; the examples of the largest loss
   --confusion=FILE.png                      which class is taken for which
   --labels=neg,pos   names of the model's classes, where it has none
   --template='a photo of a {}.'             of CLIP and SigLIP: the text of a class
+  --generate         a decoder's texts too (T5's always); --num_beams=4 --max_new_tokens=64
+                     --length_penalty=1.0 --stop=TEXT ... as of zoo generate
   --probe=knn|linear|few_shot               a classifier on frozen features instead of the
                      head, learned from --train_split=train; --shots=1,5,10 --pooling=NAME
   --task=NAME --tokenizer=FILE --length=N --batch_size=N --samples=1000
@@ -40,9 +41,15 @@ WORDS = ("data", "split", "columns", "metrics", "against", "by", "confusion", "l
          "tokenizer", "out", "template", "probe", "train_split", "shots", "pooling")  # fmt: skip
 NUMBERS = ("worst", "length", "batch_size", "samples")
 
+GENERATION: dict[str, Any] = {
+    **dict.fromkeys(("max_new_tokens", "min_new_tokens", "num_beams"), int),
+    **dict.fromkeys(("length_penalty", "repetition_penalty"), float),
+    **dict.fromkeys(("early_stopping", "stop"), str),
+}
+
 PROBES = ("knn", "linear", "few_shot")
 ONLY: dict[str, tuple[str | None, ...]] = {  # options that not every way has
-    **dict.fromkeys(("labels", "task", "template", "worst", "length"), (None,)),
+    **dict.fromkeys(("labels", "task", "template", "worst", "length", "generation"), (None,)),
     **dict.fromkeys(("train_split", "pooling"), PROBES),
     **dict.fromkeys(("by", "against", "samples"), ("knn", "linear", None)),
     "shots": ("few_shot",),
@@ -54,7 +61,7 @@ def evaluate(argv: Sequence[str]) -> int:
     if asks_help(argv):
         print(EVAL_HELP)
         return DONE
-    words, flags = split_flags(argv, [*WORDS, *NUMBERS], ["json"])
+    words, flags = split_flags(argv, [*WORDS, *NUMBERS, *GENERATION], ["json", "generate"])
     if len(words) != 1:
         told = f", not {' '.join(words[:3])!r} (data is --data=DATA)" if words else ""
         raise UserError(f"zoo eval takes one source{told}: zoo eval SOURCE --data=DATA")
@@ -70,6 +77,9 @@ def evaluate(argv: Sequence[str]) -> int:
     options |= {name: given[name] for name in named if given[name] is not None}
     if given["shots"] is not None:
         options["shots"] = read_shots(str(given["shots"]))
+    generation = read_generation(flags)
+    if generation is not None:
+        options["generation"] = generation
     probe = given["probe"]
     out = choose_out(words[0], given["out"], f"eval_{probe}.json" if probe else "eval.json")
     found = measure(words[0], probe, options)
@@ -95,7 +105,8 @@ def measure(source: str, probe: str | None, options: dict[str, Any]) -> Any:
     for name in options:
         ways = ONLY.get(name, (probe,))
         if probe not in ways and None in ways:
-            raise UserError(f"--{name} does not go with --probe={probe}")
+            shown = "generate" if name == "generation" else name
+            raise UserError(f"--{shown} does not go with --probe={probe}")
         if probe not in ways:
             raise UserError(f"--{name} goes with --probe={' or '.join(map(str, ways))}")
     if probe is None:
@@ -107,6 +118,18 @@ def measure(source: str, probe: str | None, options: dict[str, Any]) -> Any:
     if probe == "few_shot":
         return probes.few_shot(source, **options)
     return probes.probe(source, kind=probe, **options)  # type: ignore[arg-type]
+
+
+def read_generation(flags: dict[str, list[str]]) -> dict[str, Any] | None:
+    """The settings of generated texts; None where none are asked for."""
+    found: dict[str, Any] = {}
+    for name, kind in GENERATION.items():
+        value = pick_one(flags, name) if kind is str else to_number(flags, name, kind)
+        if value is not None:
+            found[name] = value
+    if "stop" in found:
+        found["stop"] = (found["stop"].replace("\\n", "\n"),)
+    return found if found or "generate" in flags else None
 
 
 def read_shots(text: str) -> list[int]:

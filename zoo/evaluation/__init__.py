@@ -14,14 +14,26 @@ from typing import Any
 
 from zoo.config import UserError
 from zoo.evaluation.against import Against, compare_outputs
+from zoo.evaluation.answers import METRICS as OF_QUESTIONS
+from zoo.evaluation.answers import answer_questions, tell_questions
 from zoo.evaluation.classes import tell_absent
 from zoo.evaluation.examples import MADE, Examples, open_examples
+from zoo.evaluation.generated import METRICS as OF_TEXTS
+from zoo.evaluation.generated import (
+    add_texts,
+    answers_in_texts,
+    check_generation,
+    open_answering,
+    open_pairs,
+    run_generated,
+    wants_texts,
+)
 from zoo.evaluation.measure import Outputs, run_subject
 from zoo.evaluation.result import Evaluation
 from zoo.evaluation.slices import Slice, make_slices
 from zoo.evaluation.subject import Subject, open_subject
 from zoo.evaluation.worst import Example, find_largest
-from zoo.metrics import METRICS, Interval, Metric, bootstrap_all, find_metrics
+from zoo.metrics import METRICS, Interval, Metric, bootstrap_all, find_metrics, is_of_texts
 from zoo.models.clip import TwoTowers
 from zoo.use.jobs import open_source
 
@@ -47,6 +59,7 @@ def evaluate(
     batch_size: int | None = None,
     length: int | None = None,
     samples: int = SAMPLES,
+    generation: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Measures a trained or published model on a split of some data.
 
@@ -66,17 +79,14 @@ def evaluate(
       batch_size: by default a run's `train.eval_batch_size`, else 32; no number depends on it.
       length: tokens of an example, or of a text's windows; by default as many as the model takes.
       samples: resamplings of the bootstrap.
+      generation: settings of `zoo.generate`, for the texts that are measured: an encoder-decoder's
+        always, a decoder's where this is given ({} will do) or a metric is of texts.
 
-    A run's data goes through the operations, the tokenizer and the classes of its evaluation, a
-    published model's through its processor and tokenizer. Classes are matched by name. Raises
-    UserError, in one line, on what does not fit together.
+    A run's data goes through the operations, tokenizer and classes of its evaluation, a published
+    model's through its processor and tokenizer. What does not fit is a UserError of one line.
     """
     by = [by] if isinstance(by, str) else list(by)
-    if samples < 1 or worst < 0:
-        raise UserError(f"samples={samples} must be at least 1, worst={worst} at least 0")
-    for name in metrics or ():
-        METRICS.get(name)  # an unknown one is an error before anything is read
-    settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples)
+    settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples, generation)
     loaded = open_source(source)
     if isinstance(loaded.model, TwoTowers):
         from zoo.evaluation.zero_shot import measure_zero_shot
@@ -85,27 +95,62 @@ def evaluate(
         return measure_zero_shot(loaded, data, split, labels, template, against, settings)
     if template is not None:
         raise UserError(f"template is for CLIP and SigLIP, {loaded.card.source} is neither")
-    subject = open_subject(loaded, task, tokenizer, labels)
+    check_generation(loaded, generation)
+    open_it = open_answering if answers_in_texts(loaded.model) else open_subject
+    subject = open_it(loaded, task, tokenizer, labels)
+    if answers_in_texts(loaded.model):
+        return _measure_texts(subject, data, split, against, settings)
     other = None if against is None else open_subject(against, task)
     return _measure(subject, other, data, split, settings)
+
+
+def _measure_texts(
+    subject: Subject, data: Any, split: str | None, against: Any, settings: Settings
+) -> Evaluation:
+    """An encoder-decoder by the texts that it generates, and another beside it."""
+    if settings.metrics is None:
+        settings = dataclasses.replace(settings, metrics=OF_TEXTS)
+    keep = [name for name in settings.by if name not in MADE]
+    examples = open_pairs(subject, data, split, settings.columns, keep, settings.length)
+    first = run_generated(subject, examples, settings)
+    found = describe(*first, settings)
+    if against is None:
+        return found
+    other = open_source(against)
+    if not answers_in_texts(other.model):
+        raise UserError(f"{subject.name} is an encoder-decoder, {other.card.source} is none")
+    theirs = open_answering(other)
+    beside = open_pairs(theirs, examples.data, None, None, (), settings.length)
+    compared = compare_outputs(
+        found.measured, first, run_generated(theirs, beside, settings), settings.samples
+    )
+    return dataclasses.replace(found, against=compared)
+
+
+def observe(subject: Subject, examples: Examples, settings: Settings) -> Outputs:
+    """A model's outputs, with the texts that it writes or finds where metrics are of them."""
+    outputs = run_subject(subject, examples, settings.batch_size)
+    if wants_texts(subject.model, settings.metrics, settings.generation):
+        return add_texts(subject, examples, outputs, settings.generation, settings.batch_size)
+    return dataclasses.replace(outputs, questions=answer_questions(examples, outputs))
 
 
 def _measure(
     subject: Subject, other: Subject | None, data: Any, split: str | None, settings: Settings
 ) -> Evaluation:
     """A model with a head, and another beside it."""
-    length, size = settings.length, settings.batch_size
+    length = settings.length
     if other is not None and subject.task.name == "causal_lm" and length is None:
         length = min(subject.length, other.length)
         settings = dataclasses.replace(settings, length=length)
     keep = [name for name in settings.by if name not in MADE]
     examples = open_examples(subject, data, split, settings.columns, keep, length)
-    outputs = run_subject(subject, examples, size)
+    outputs = observe(subject, examples, settings)
     found = describe(subject, examples, outputs, settings)
     if other is None:
         return found
     beside = open_examples(other, examples.data, None, length=length)
-    theirs = other, beside, run_subject(other, beside, size)
+    theirs = other, beside, observe(other, beside, settings)
     mine = subject, examples, outputs
     compared = compare_outputs(found.measured, mine, theirs, settings.samples)
     notes = (*found.notes, *(f"{other.name}: {note}" for note in beside.notes))
@@ -123,6 +168,15 @@ class Settings:
     batch_size: int | None
     length: int | None
     samples: int
+    generation: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError on what is wrong before anything is read."""
+        if self.samples < 1 or self.worst < 0:
+            told = f"samples={self.samples} must be at least 1, worst={self.worst} at least 0"
+            raise UserError(told)
+        for name in self.metrics or ():
+            METRICS.get(name)
 
 
 def describe(
@@ -130,7 +184,7 @@ def describe(
 ) -> Evaluation:
     """All that is said of one model's outputs."""
     chosen = choose_metrics(subject, outputs, settings.metrics)
-    slices = make_slices(examples, outputs, chosen, settings.by, settings.samples)
+    slices = slice_outputs(examples, outputs, chosen, settings)
     return Evaluation(
         source=subject.name,
         task=subject.task.name,
@@ -147,7 +201,19 @@ def describe(
         notes=(*examples.notes, *tell_rows(examples, outputs)),
         settings=dataclasses.asdict(settings),
         measured=tuple(chosen),
+        questions=outputs.questions.records if outputs.questions else None,
     )
+
+
+def slice_outputs(
+    examples: Examples, outputs: Outputs, metrics: Sequence[Metric], settings: Settings
+) -> tuple[Slice, ...]:
+    """The slices, of questions where a metric is of them."""
+    of_questions = [m for m in metrics if outputs.of(m) is not outputs]
+    if outputs.questions and of_questions:
+        examples = dataclasses.replace(examples, source=examples.raw)
+        outputs, metrics = outputs.questions, of_questions
+    return make_slices(examples, outputs, metrics, settings.by, settings.samples)
 
 
 def choose_metrics(
@@ -162,7 +228,13 @@ def choose_metrics(
             )
         return ()
     try:
-        return find_metrics(outputs.records, names)
+        if outputs.questions is None:
+            return find_metrics(outputs.records, names)
+        # Those of questions first: slices are judged by the first of all.
+        texts = [n for n in names if is_of_texts(n)] if names is not None else OF_QUESTIONS
+        rest = None if names is None else [n for n in names if n not in texts]
+        found = find_metrics(outputs.questions.records, texts)
+        return [*found, *find_metrics(outputs.records, rest)]
     except UserError as error:
         raise UserError(f"metrics: {error}") from None
 
@@ -172,10 +244,13 @@ def measure(
 ) -> dict[str, Interval]:
     """Values with intervals. What the task itself tells is told as it tells it, so that it is the
     number of the run's own row to the last digit."""
-    made = {}
+    made: dict[str, Interval] = {}
     if metrics:
-        found = bootstrap_all(metrics, outputs.records, samples=samples)
-        made = {m.name: i for m, i in zip(metrics, found, strict=True)}
+        for table in (outputs.questions, outputs):
+            mine = [m for m in metrics if outputs.of(m) is table]
+            if table is not None and mine:
+                found = bootstrap_all(mine, table.records, samples=samples)
+                made |= {m.name: i for m, i in zip(mine, found, strict=True)}
     for name, value in outputs.values.items():
         if name in made:
             made[name] = Interval(value, made[name].low, made[name].high)
@@ -187,6 +262,8 @@ def measure(
 def tell_rows(examples: Examples, outputs: Outputs) -> tuple[str, ...]:
     """Lines on examples and classes that are not there."""
     lines = []
+    if outputs.questions is not None:
+        lines.append(tell_questions(outputs.questions, outputs.num_examples))
     missing = len(examples.source) - outputs.num_examples
     if missing:
         lines.append(f"{missing:,} of {len(examples.source):,} examples are broken, passed over")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,13 +55,29 @@ def compare_outputs(
             "evaluate each alone and compare bits_per_byte"
         )
     records = reorder_classes(examples, others, found.records, a.name, b.name)
-    shared, rows, columns = np.intersect1d(outputs.rows, found.rows, return_indices=True)
-    if not len(shared):
-        raise UserError(f"{a.name} and {b.name} have no example in common")
-    ours, theirs = select_rows(outputs.records, rows), select_rows(records, columns)
-    usable = [m for m in metrics if _comparable(m, ours, theirs)]
-    told = {m.name: compare(m, ours, theirs, samples=samples) for m in usable}
-    return Against(b.name, told, {m.name: _tell_better(m, told[m.name]) for m in usable})
+    told = {}
+    for metric in metrics:
+        ours, theirs = outputs.of(metric), found.of(metric)
+        if ours is outputs:
+            if outputs.questions and not _same_windows(examples, others):
+                continue  # a window of one is another part of the text than that of the other
+            theirs = dataclasses.replace(found, records=records)
+        pair = pair_rows(ours, theirs)
+        if not len(pair[0]["rows"]):
+            raise UserError(f"{a.name} and {b.name} have no example in common")
+        if _comparable(metric, *pair):
+            told[metric.name] = compare(metric, *pair, samples=samples)
+    better = {m.name: _tell_better(m, told[m.name]) for m in metrics if m.name in told}
+    return Against(b.name, told, better)
+
+
+def pair_rows(a: Outputs, b: Outputs) -> tuple[Records, Records]:
+    """The records of the examples, numbered by `rows`, that both have."""
+    shared, rows, columns = np.intersect1d(a.rows, b.rows, return_indices=True)
+    return (
+        {**select_rows(a.records, rows), "rows": shared},
+        {**select_rows(b.records, columns), "rows": shared},
+    )
 
 
 def _same_windows(a: Examples, b: Examples) -> bool:

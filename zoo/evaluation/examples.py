@@ -116,7 +116,7 @@ def open_examples(
         else:
             opened = open_other(subject, data, config, split)
     except UserError as error:
-        raise UserError(_rename_keys(str(error))) from None
+        raise UserError(rename_keys(str(error))) from None
     dataset, source, classes, notes = opened.dataset, opened.source, subject.classes, opened.notes
     check_labels(subject, dataset)
     if classes and dataset.num_classes:
@@ -150,7 +150,7 @@ def check_labels(subject: Subject, dataset: Dataset) -> None:
         raise UserError(f"{name} has several labels an example, {subject.name} gives one class")
 
 
-def _rename_keys(line: str) -> str:
+def rename_keys(line: str) -> str:
     """The keys of a config under the names they have here."""
     for key, ours in (("data.train_split", "split"), ("data.test_split", "split")):
         line = line.replace(key, ours)
@@ -207,8 +207,12 @@ def open_own(subject: Subject, config: DataConfig, split: str | None) -> Example
     spec = split or next(name for name in USUAL if name in dataset.splits)
     same = dataset.fingerprint == recipe.dataset.fingerprint or config.length != recipe.data.length
     notes = () if same else (f"{dataset.name} is no longer what the run was trained on",)
-    source = count_all(choose(dataset, spec).splits["train"])
     data = choose(raw, spec)
+    if "context" in find_text(raw) and spec not in raw.splits:
+        # A part of the questions: a part of all windows would be of others.
+        source = encode_text(data, config, subject.tokenizer).splits["train"]
+    else:
+        source = count_all(choose(dataset, spec).splits["train"])
     return Examples(
         dataset.name, spec, data, source, dataset, recipe.ops, (), notes, config.skip_broken
     )
@@ -216,22 +220,28 @@ def open_own(subject: Subject, config: DataConfig, split: str | None) -> Example
 
 def open_other(subject: Subject, data: Any, config: DataConfig, split: str | None) -> Examples:
     """One split of other data."""
+    dataset, spec = read_split(subject, data, config, split)
+    made, ops, notes = make_fields(subject, dataset, config)
+    source = made.splits["train"]
+    return Examples(made.name, spec, dataset, source, made, ops, (), notes, config.skip_broken)
+
+
+def read_split(
+    subject: Subject, data: Any, config: DataConfig, split: str | None
+) -> tuple[Dataset, str]:
+    """One split of other data as it is, as 'train', and its name."""
     if isinstance(data, tuple):
         classes = subject.task.name == "classification"
         data = from_arrays(data, None, classes=classes)
     if isinstance(data, Dataset):
         spec = split or next((name for name in USUAL if name in data.splits), "train")
-        dataset = choose(data, spec)
-    elif isinstance(data, str):
-        dataset, spec = open_split(subject, config, split)
-    else:
-        raise UserError(
-            f"data is a source such as 'csv:FILE', (inputs, labels) or a Dataset, not "
-            f"{type(data).__name__}"
-        )
-    made, ops, notes = make_fields(subject, dataset, config)
-    source = made.splits["train"]
-    return Examples(made.name, spec, dataset, source, made, ops, (), notes, config.skip_broken)
+        return choose(data, spec), spec
+    if isinstance(data, str):
+        return open_split(subject, config, split)
+    raise UserError(
+        f"data is a source such as 'csv:FILE', (inputs, labels) or a Dataset, not "
+        f"{type(data).__name__}"
+    )
 
 
 def open_split(subject: Subject, config: DataConfig, split: str | None) -> tuple[Dataset, str]:

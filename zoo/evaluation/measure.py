@@ -14,6 +14,7 @@ from zoo.config import ParallelConfig, UserError
 from zoo.evaluation.examples import Examples
 from zoo.evaluation.passes import Records, make_eval_step, run_batches
 from zoo.evaluation.subject import Subject, make_info
+from zoo.metrics import Metric
 from zoo.parallel import DATA_AXES, local_rows, make_mesh, place_batch
 from zoo.tasks import make_task
 from zoo.use.batches import choose_size
@@ -24,12 +25,18 @@ BATCH_SIZE = 32
 @dataclass(frozen=True)
 class Outputs:
     """What a model made of a split: `records` a row an example, in its order, `rows` their places
-    in it (broken images are left out), `values` the task's own metrics."""
+    in it (broken images are left out), `values` the task's own metrics. Where an example is a
+    window of a context, `questions` has a row a question, with its answer as a text."""
 
     records: Records
     rows: np.ndarray
     values: Mapping[str, float]
     num_examples: int
+    questions: Outputs | None = None
+
+    def of(self, metric: Metric) -> Outputs:
+        """The rows that a metric is of: the questions, or the examples."""
+        return self.questions if self.questions and "text" in metric.needs else self
 
 
 def run_subject(subject: Subject, examples: Examples, batch_size: int | None = None) -> Outputs:

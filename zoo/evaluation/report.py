@@ -134,7 +134,8 @@ def choose_columns(found: Evaluation) -> list[str]:
     main = found.main
     assert main is not None
     names = [main.name, *(m.name for m in found.measured if m.name == "loss")]
-    return list(dict.fromkeys(names))
+    there = found.slices[0].metrics  # of questions, where the loss is of windows
+    return [name for name in dict.fromkeys(names) if name in there]
 
 
 def tell_worst_slice(found: Evaluation) -> str:
@@ -165,7 +166,7 @@ def tell_worst(found: Evaluation) -> Iterator[str]:
         row = [show(example.loss), example.name]
         if first.label:
             chance = "" if example.probability is None else f" {example.probability:.3f}"
-            row += [example.label, f"{example.prediction}{chance}"]
+            row += [shorten(example.label, 40), f"{shorten(example.prediction, 40)}{chance}"]
         if "text" in header:
             row.append(shorten(example.text))
         rows.append(tuple(row))

@@ -21,7 +21,8 @@ class Evaluation:
     """The metrics of a model on a split.
 
     `metrics` are values with 95 % intervals (NaN bounds where a number has none); `records` hold a
-    row an example, whose place in the split is `rows`; `settings` are the arguments.
+    row an example, whose place in the split is `rows`, and `questions`, where these are windows
+    of contexts, a row a question; `settings` are the arguments.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     measured: tuple[Metric, ...] = field(default=(), repr=False)
+    questions: Records | None = field(default=None, repr=False)
 
     @property
     def main(self) -> Metric | None:

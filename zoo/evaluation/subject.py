@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from zoo.config import TaskConfig, UserError
+from zoo.generation.prompts import crosses_over
 from zoo.models import max_tokens, model_fields
 from zoo.models.attention import choose_attend
 from zoo.pretrained import Pretrained
@@ -102,6 +103,8 @@ def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:
     """The task of a published model: by its head, or the one asked for."""
     head, name = head_of(loaded.model), loaded.card.source
     config = loaded.card.config
+    if head == "lm" and crosses_over(loaded.model):
+        raise UserError(f"{name} is an encoder-decoder: it is compared with another one")
     found = OF_HEADS.get(head)
     if head == "sequence":
         count = loaded.model.num_classes  # type: ignore[attr-defined]

@@ -10,7 +10,9 @@ import numpy as np
 from zoo.data.sources import name_example
 from zoo.evaluation.examples import Examples
 from zoo.evaluation.measure import Outputs
+from zoo.evaluation.passes import Records
 from zoo.evaluation.subject import Subject
+from zoo.metrics import find_metrics
 
 SHOWN = 200  # characters of a text
 
@@ -36,11 +38,15 @@ class Example:
 def find_largest(
     subject: Subject, examples: Examples, outputs: Outputs, count: int
 ) -> tuple[Example, ...]:
-    """The `count` examples of the largest loss, the largest first; of a text by the token."""
+    """The `count` examples of the largest loss, the largest first; of a text by the token, of texts
+    that were generated, without one, by 1 - token F1."""
     records = outputs.records
-    if not count or "loss" not in records:
+    if not count or not {"loss", "text"} & set(records):
         return ()
-    losses = np.asarray(records["loss"], np.float64)
+    if "loss" in records:
+        losses = np.asarray(records["loss"], np.float64)
+    else:
+        losses = 1 - find_metrics(records, ["token_f1"])[0].statistics(records)[:, 0]  # type: ignore[attr-defined]
     if "num_tokens" in records:
         losses = losses / np.maximum(records["num_tokens"], 1)
     order = np.argsort(-np.where(np.isnan(losses), np.inf, losses), kind="stable")[:count]
@@ -81,7 +87,17 @@ def tell_answer(examples: Examples, outputs: Outputs, i: int) -> dict[str, Any]:
             "label": _show_numbers(records["target"][i]),
             "prediction": _show_numbers(records["prediction"][i]),
         }
-    return {}
+    if outputs.questions is not None:
+        question = np.searchsorted(outputs.questions.rows, examples.raw_row(int(outputs.rows[i])))
+        return tell_texts(outputs.questions.records, int(question))
+    return tell_texts(records, i) if "text" in records else {}
+
+
+def tell_texts(records: Records, i: int) -> dict[str, Any]:
+    """A text that is right and the one that the model wrote."""
+    right = records["references"][i]
+    shown = (_begin(right[0] if right else ""), _begin(records["text"][i]))
+    return dict(zip(("label", "prediction"), (text or "(none)" for text in shown), strict=True))
 
 
 def _show_numbers(values: Any) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "compare",
     "count_confusion",
     "find_metrics",
+    "is_of_texts",
     "tabulate_classes",
 ]
 
@@ -90,6 +91,11 @@ def find_metrics(records: Records, names: Sequence[str] | None = None) -> list[M
             )
         chosen.append(metric)
     return chosen
+
+
+def is_of_texts(name: str) -> bool:
+    """Is a metric one of texts that were written, beside those that are right?"""
+    return any("text" in form.needs for form in _make_forms(name))
 
 
 def _make_forms(name: str) -> tuple[Metric, ...]:
