@@ -280,6 +280,11 @@ class _Encoder:
 
     def _make_spans(self, split: str, source: Source) -> tuple[Any, np.ndarray]:
         length, stride = self.config.length, self.config.stride
+        if stride and stride >= length:
+            raise UserError(
+                f"data.stride={stride}: windows of data.length={length} tokens would leave out "
+                "what lies between them (default: half of what fits)"
+            )
         content = self._hash(split, source, self.fields)
         encode = annotated.encode_contexts(self.tokenizer, length, stride)
         kind = f"-windows{length}-{stride or 'half'}"

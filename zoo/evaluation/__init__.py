@@ -72,8 +72,9 @@ def evaluate(
     UserError, in one line, on what does not fit together.
     """
     by = [by] if isinstance(by, str) else list(by)
-    if samples < 1 or worst < 0:
-        raise UserError(f"samples={samples} must be at least 1, worst={worst} at least 0")
+    for name, value, least in (("samples", samples, 1), ("worst", worst, 0)):
+        if value < least:
+            raise UserError(f"{name}={value} must be at least {least}")
     for name in metrics or ():
         METRICS.get(name)  # an unknown one is an error before anything is read
     settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples)
