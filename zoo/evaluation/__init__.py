@@ -72,6 +72,7 @@ def evaluate(
     UserError, in one line, on what does not fit together.
     """
     by = [by] if isinstance(by, str) else list(by)
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     for name, value, least in (("samples", samples, 1), ("worst", worst, 0)):
         if value < least:
             raise UserError(f"{name}={value} must be at least {least}")
