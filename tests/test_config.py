@@ -74,6 +74,7 @@ def test_an_absent_group_is_made():
         ("learning_rate", "1", "did you mean 'optim.learning_rate'"),
         ("optim.learning_rate", "fast", "is not float"),
         ("train.num_steps", "1.5", "is not int"),
+        ("train.metrics", "f1_macro", r"did you mean \('f1_macro',\)"),
         ("train.num_steps", "true", "is not int"),
         ("model.remat", "ful", "did you mean 'full'"),
         ("optim", "adam", "is a group"),
@@ -98,7 +99,8 @@ def test_wrong_keys_and_types(path, text, message):
         ({"data.fold": "5,5"}, "0 <= i < n"),
         ({"data.fold": "0,1"}, "n at least 2"),
         ({"log.profile_steps": "5,3"}, "0 <= a < b"),
-        ({"checkpoint.best_metric": "val/accuracy"}, "train.eval_every_steps"),
+        ({"checkpoint.best_metric": "val/accuracy"}, "needs train.eval_every_steps"),
+        ({"checkpoint.best_metric": "test/accuracy"}, "validation split .*mean 'val/accuracy'"),
         ({"optim.ema_decay": "1.5"}, "ema_decay"),
     ],
 )

@@ -251,5 +251,7 @@ def test_the_table_from_a_command_line():
         ("head", {"learning_rate": 2, "from_step": 3}),
     )
     for wrong in ('("^embed", {"frozen": True})', "^embed", '(("^embed", 3),)'):
-        with pytest.raises(UserError, match=r"optim.rules=.* is not tuple"):
+        with pytest.raises(UserError, match=r"optim.rules=.* is not tuple") as caught:
             set_values(zoo.config.Config(), {"optim.rules": wrong})
+        meant = "(did you mean (('^embed', {'frozen': True}),)?)"  # only a comma was missing
+        assert (meant in str(caught.value)) == (wrong[0] == "(" and wrong[1] == '"')

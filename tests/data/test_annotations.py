@@ -312,3 +312,10 @@ def test_a_class_that_training_never_saw(tmp_path):
 def test_a_tag_that_is_no_class(tmp_path):
     with pytest.raises(UserError, match=r"^example 0: tag 5 is no class \(0 to 3\)$"):
         encode(tmp_path, {"words": WORDS[:1], "tags": [[0, 1, 2, 5, 0]]}, PIECES, 4)
+
+
+def test_windows_with_gaps_between_them_are_refused(tmp_path):
+    source = write(tmp_path, QUESTIONS)
+    config = DataConfig(source, length=40, cache=str(tmp_path / "cache"), stride=40)
+    with pytest.raises(UserError, match=r"data.stride=40: windows of data.length=40 .* leave out"):
+        open_dataset(config)

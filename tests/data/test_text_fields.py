@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import pathlib
 
 import numpy as np
@@ -246,3 +247,13 @@ def test_files_of_vocabularies(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty holds no tokenizer.json, vocab.txt"):
         open_dataset(dataclasses.replace(config, tokenizer=str(tmp_path / "empty")))
+
+
+def test_texts_that_are_cut_are_told(tmp_path):
+    rows = [{"text": "a" * n, "label": n % 2} for n in (2, 5, 9, 12)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DataConfig(f"jsonl:{tmp_path}/a.jsonl", tokenizer="bytes", length=8)
+    told = open_dataset(dataclasses.replace(config, cache=str(tmp_path / "cache"))).notes[-1]
+    assert told.startswith("split 'train': 2 of 4 texts fill all 8 tokens of data.length")
+    longer = dataclasses.replace(config, length=32, cache=str(tmp_path / "cache"))
+    assert not any("fill all" in note for note in open_dataset(longer).notes)

@@ -92,11 +92,16 @@ def bert(tmp_path_factory):
         "many": [{"text": "a cat", "label": x} for x in (*ANIMALS, "cow", "eel")],
         "values": [{"text": "a cat sat", "label": 0.5}, {"text": "a dog", "label": 1.5}],
         "bare": [{"text": "a cat sat"}],
+        "two": [{"a": "a cat sat", "b": "a dog"}],
         "empty": [],
     }
     for name, rows in tables.items():
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (root / f"{name}.jsonl").write_text(text)
+    (root / "cut").mkdir()
+    for name in ("versions.json", "metrics.jsonl"):  # what a run writes before its checkpoints
+        (root / "cut" / name).write_text("{}\n")
+    (root / "runs" / "a" / "checkpoints").mkdir(parents=True)
     (root / "wide").mkdir()
     write_wordpiece(root / "wide", 56)
     (root / "moved").mkdir()
@@ -128,10 +133,17 @@ def bert(tmp_path_factory):
         ("bert --data=jsonl:good.jsonl --batch-size=0", "batch_size=0 must be at least 1"),
         ("bert --data=jsonl:good.jsonl --length=99", "length=99: bert takes 1 to 24 tokens"),
         ("bert --data=jsonl:good.jsonl --task=regresion", "did you mean 'regression'"),
+        ("bert --data=jsonl:good.jsonl --task=causal_lm", "head 'sequence', which is for 'classif"),
+        ("bert --data=jsonl:two.jsonl", r"cannot tell .*\): set columns, e.g."),
+        ("bert --data=jsonl:good.jsonl --worst=-1", "^error: worst=-1 must be at least 0$"),
+        ("bert --data=jsonl:good.jsonl --confusion=c.txt", "did you mean 'c.txt.png'"),
         ("bert --data=jsonl:good.jsonl --labels=a,b", "2 names for the 3 classes"),
         ("bert --data=jsonl:good.jsonl --out=none/eval.json", "there is no such folder"),
         ("bert --data=jsonl:good.jsonl --against=other", "do not speak of the same classes"),
         ("headless --data=jsonl:good.jsonl", "the head 'none', which is not measured"),
+        ("headless --data=jsonl:good.jsonl --task=span", "the head 'none', which is not measured"),
+        ("cut --data=jsonl:good.jsonl", "cut is a run without a checkpoint"),
+        ("runs --data=jsonl:good.jsonl", "runs is no run, it holds some .did you mean 'runs/a'"),
         ("bert jsonl:good.jsonl", "takes one source"),
         ("bert --dta=x", "no flag --dta .did you mean 'data'"),
     ],
@@ -151,6 +163,8 @@ def test_one_line_and_nothing_written(bert, monkeypatch, capsys, words, told):
 def test_arguments_of_python(bert):
     with pytest.raises(UserError, match="samples=0 must be at least 1"):
         zoo.evaluate(bert / "bert", "jsonl:x", samples=0)
+    with pytest.raises(UserError, match=r"no metric 'acuracy' .did you mean 'accuracy'"):
+        zoo.evaluate(bert / "bert", "jsonl:x", metrics="acuracy")
     with pytest.raises(UserError, match=r"data is a source such as .* not int"):
         zoo.evaluate(bert / "bert", 3)
     with pytest.raises(UserError, match="no table with columns"):

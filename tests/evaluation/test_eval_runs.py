@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -22,6 +23,7 @@ from zoo.config import (
     TrainConfig,
     UserError,
 )
+from zoo.evaluation.report import tell_worst_slice
 from zoo.train.rows import read_rows
 
 MORE = ("matthews", "f1_macro")
@@ -75,6 +77,9 @@ def test_the_numbers_are_those_of_scikit_learn(digits):
     assert [part.count for part in by.slices] == np.bincount(label).tolist()
     worst, _ = by.worst_slice
     assert worst.metrics["accuracy"].value == min(recall)
+    assert tell_worst_slice(by).startswith(f"worst: label {np.argmin(recall)}, accuracy")
+    best = dataclasses.replace(by, slices=(by.slices[np.argmax(recall)],))
+    assert tell_worst_slice(best).startswith("no slice of at least 30 examples is worse than all")
 
 
 def test_no_number_depends_on_the_batches_or_the_order(digits):

@@ -12,6 +12,7 @@ import zoo
 from zoo.config import UserError
 from zoo.models import create_model, init_params, make_lora, param_shapes
 from zoo.models.flops import count_flops
+from zoo.models.lora import describe_targets
 from zoo.tree import named_leaves, stack_layers, unstack_layers
 
 TOKENS = jnp.asarray([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]])
@@ -156,3 +157,12 @@ def test_mistakes(settings, told):
     with pytest.raises(UserError, match=told) as error:
         make_lora(make_decoder(scan_layers=True), settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_the_layers_are_told(scan):
+    model = make_lora(make_decoder(scan_layers=scan), {"rank": 2, "targets": "attn/q$|fc2$"})
+    assert describe_targets(model) == (
+        "model.lora: rank 2, alpha 16, beside 4 of 12 dense layers "
+        "(blocks/00/attn/q, blocks/00/mlp/fc2, blocks/01/attn/q, ...)"
+    )

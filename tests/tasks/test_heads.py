@@ -7,6 +7,7 @@ import pytest
 
 import zoo
 from zoo.config import TaskConfig, UserError
+from zoo.data.sources import from_arrays
 from zoo.tasks import TASKS, make_task
 from zoo.tasks.span import choose_places
 from zoo.train.step import accumulate
@@ -138,7 +139,7 @@ def test_padding_and_parts_change_nothing(made):
         return  # of the others each row counts once
     key = jax.random.key(0)
     gradients = [
-        jax.jit(lambda p, b, n=parts: accumulate(task, p, b, key, n)[0])(params, batch)
+        jax.jit(lambda p, b, n=parts: accumulate(task.loss, p, b, key, n)[0])(params, batch)
         for parts in (1, 4)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *gradients)
@@ -193,3 +194,9 @@ def test_other_data_is_named():
         for other in ("classification", "regression"):
             with pytest.raises(UserError, match=f"'{other}': toy is for the task '{name}'"):
                 TASKS.get(other).num_outputs(Info)
+
+
+def test_one_class_is_nothing_to_learn():
+    rows = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
+    with pytest.raises(UserError, match=r"has one class.*: nothing to tell apart"):
+        TASKS.get("classification").num_outputs(from_arrays(rows, None, classes=True))

@@ -15,8 +15,9 @@ import zoo
 from zoo.checkpoint import Checkpoints
 from zoo.config import CheckpointConfig, ModelConfig, OptimConfig, TrainConfig, UserError
 from zoo.parallel import place_batch
-from zoo.train import fit
+from zoo.train import describe, fit
 from zoo.train.build import build
+from zoo.train.progress import Progress
 from zoo.tree import named_leaves, stack_layers, unstack_layers
 
 PROBE = (("^(?!head)", {"frozen": True}),)
@@ -195,3 +196,11 @@ def test_the_table_is_told():
         "'bias$': frozen; 10 parameters in 1 array",
         "trains 1,200 of 1,210 parameters",
     )
+
+
+def test_what_never_begins_to_train_is_told(capsys):
+    optim = OptimConfig(rules=(("^fc1", {"from_step": 9}),))
+    config = small_config(optim=optim, train=TrainConfig(batch_size=8, num_steps=2))
+    describe(build(config), None, Progress(2, 8, 0.0, show=True))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "num_steps=2 ends before 2 arrays begin to train, the last at step 9" in told

@@ -147,3 +147,31 @@ def test_mistakes(tmp_path, changes, told):
     with pytest.raises(UserError, match=told):
         zoo.fit(make_config(tmp_path, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_an_adapter_of_a_run_knows_its_classes_only_with_the_runs_head(tmp_path):
+    rows = [{"text": f"{word} {i}", "label": word} for i in range(8) for word in ("up", "down")]
+    more = [*rows, *({"text": f"left {i}", "label": "left"} for i in range(8))]
+    other = [{**row, "label": {"up": "yes", "down": "no"}[row["label"]]} for row in rows]
+    for name, table in (("rows", rows), ("more", more), ("other", other)):
+        text = "".join(json.dumps(row) + "\n" for row in table)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    sizes = {"width": 8, "depth": 1, "num_heads": 2, "hidden": 16, "num_positions": 8}
+    first = small_config(
+        model=ModelConfig("bert_tiny", sizes),
+        data=DataConfig(f"jsonl:{tmp_path}/rows.jsonl", tokenizer="wordpiece:60", length=8),
+    )
+    zoo.fit(first, tmp_path / "base")
+    expected = {"rows": {"up", "down"}, "more": {"0", "1", "2"}, "other": {"0", "1"}}
+    for name, labels in expected.items():
+        data = DataConfig(f"jsonl:{tmp_path}/{name}.jsonl", tokenizer="init_from", length=8)
+        model = ModelConfig("pretrained", lora={"rank": 2})
+        base = str(tmp_path / "base")
+        result = zoo.fit(small_config(model=model, data=data, init_from=base), tmp_path / name)
+        zoo.save_adapter(result.model, result.params, tmp_path / f"a_{name}", base=base)
+        (found,) = zoo.predict(tmp_path / f"a_{name}", ["up 1"])
+        assert {label.label for label in found.labels} == labels, name
+        (run,) = zoo.predict(tmp_path / name, ["up 1"])
+        scores = [[label.probability for label in said.labels] for said in (found, run)]
+        np.testing.assert_allclose(*scores, rtol=1e-5)

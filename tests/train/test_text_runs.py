@@ -98,7 +98,7 @@ def test_hidden_tokens_are_not_for_the_next_one(tmp_path, tokenizer, transform, 
     ("groups", "message"),
     [
         ({"model": ModelConfig("mlp")}, "model 'mlp' takes no text"),
-        ({"task": TaskConfig("classification")}, "has no classes"),
+        ({"task": TaskConfig("classification")}, "has no classes and no field 'label'"),
         ({"model": ModelConfig("gpt2", {**SMALL_GPT, "num_positions": 16})},
          "the model has 16 positions, not 32"),
         ({"model": ModelConfig("gpt2", {**SMALL_GPT, "vocab_size": 100})},

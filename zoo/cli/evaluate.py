@@ -81,13 +81,16 @@ def evaluate(argv: Sequence[str]) -> int:
     if generation is not None:
         options["generation"] = generation
     probe = given["probe"]
+    picture = given["confusion"]
+    if picture is not None and not picture.lower().endswith(".png"):
+        raise UserError(f"--confusion={picture} is a picture: did you mean '{picture}.png'?")
     out = choose_out(words[0], given["out"], f"eval_{probe}.json" if probe else "eval.json")
     found = measure(words[0], probe, options)
     from zoo.evaluation.report import tell
 
+    if picture is not None:
+        draw(found, picture)
     write_json(out, found.to_dict())
-    if given["confusion"] is not None:
-        draw(found, given["confusion"])
     if "json" in flags:
         print_json(found.to_dict())
         return DONE

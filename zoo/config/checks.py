@@ -53,13 +53,14 @@ def check_config(config: Config) -> Config:
     open_axes = [a for a in ("data", "fsdp", "tensor") if axes[a] == -1]
     if len(open_axes) > 1:
         raise UserError(f"parallel: only one axis may be -1, here {' and '.join(open_axes)} are")
-    if c.checkpoint.best_metric and not (
-        c.train.eval_every_steps and c.checkpoint.best_metric.startswith("val/")
-    ):
+    best = c.checkpoint.best_metric
+    if best and not best.startswith("val/"):
         raise UserError(
-            f"checkpoint.best_metric={c.checkpoint.best_metric!r} needs a metric 'val/...' "
-            "and train.eval_every_steps"
+            f"checkpoint.best_metric={best!r} is no metric of the validation split "
+            f"(did you mean {'val/' + best.rsplit('/', 1)[-1]!r}?)"
         )
+    if best and not c.train.eval_every_steps:
+        raise UserError(f"checkpoint.best_metric={best!r} needs train.eval_every_steps")
     saves, evals = c.checkpoint.every_steps, c.train.eval_every_steps
     if c.checkpoint.best_metric and saves and evals and saves % evals:
         raise UserError(

@@ -138,8 +138,20 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         return adapter.validate_python(value)
     except (pydantic.ValidationError, ValueError):
         choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-        guess = nearest(str(value), choices) if choices else ""
+        guess = nearest(str(value), choices) if choices else _guess_tuple(value, hint, path)
         raise UserError(f"{path}={value!r} is not {describe_type(hint)}{guess}") from None
+
+
+def _guess_tuple(value: Any, hint: Any, path: str) -> str:
+    """The comma that a tuple of one item wants: 'f1' and ('^head', {...}) are an item alone."""
+    item, *more = typing.get_args(hint) or (None,)
+    if typing.get_origin(hint) is not tuple or more != [...]:
+        return ""
+    try:
+        convert(value, item, path)
+    except UserError:
+        return ""
+    return f" (did you mean {(value,)!r}?)"
 
 
 def _takes_text(hint: Any) -> bool:

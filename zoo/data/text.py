@@ -231,8 +231,13 @@ class _Encoder:
             return self.tokenizer.encode_rows(chunk, length)
 
         file = self._make_file(source, self.fields, encode, content, f"-rows{length}")
-        pair = len(self.fields) > 1
-        return TokenRows(length, {}, None, file, pair), np.diff(file.offsets)
+        pair, sizes = len(self.fields) > 1, np.diff(file.offsets)
+        if full := int((sizes >= length).sum()):
+            self.notes.append(
+                f"split {split!r}: {full:,} of {len(sizes):,} texts fill all {length} tokens of "
+                "data.length, what is longer is cut"
+            )
+        return TokenRows(length, {}, None, file, pair), sizes
 
     def _make_pairs(self, split: str, source: Source) -> tuple[TokenPairs, np.ndarray]:
         length, end = self.config.length, self.tokenizer.end
@@ -280,6 +285,11 @@ class _Encoder:
 
     def _make_spans(self, split: str, source: Source) -> tuple[Any, np.ndarray]:
         length, stride = self.config.length, self.config.stride
+        if stride and stride >= length:
+            raise UserError(
+                f"data.stride={stride}: windows of data.length={length} tokens would leave out "
+                "what lies between them (default: half of what fits)"
+            )
         content = self._hash(split, source, self.fields)
         encode = annotated.encode_contexts(self.tokenizer, length, stride)
         kind = f"-windows{length}-{stride or 'half'}"

@@ -86,6 +86,7 @@ def evaluate(
     model's through its processor and tokenizer. What does not fit is a UserError of one line.
     """
     by = [by] if isinstance(by, str) else list(by)
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples, generation)
     loaded = open_source(source)
     if isinstance(loaded.model, TwoTowers):
@@ -172,9 +173,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises UserError on what is wrong before anything is read."""
-        if self.samples < 1 or self.worst < 0:
-            told = f"samples={self.samples} must be at least 1, worst={self.worst} at least 0"
-            raise UserError(told)
+        for name, value, least in (("samples", self.samples, 1), ("worst", self.worst, 0)):
+            if value < least:
+                raise UserError(f"{name}={value} must be at least {least}")
         for name in self.metrics or ():
             METRICS.get(name)
 

@@ -127,6 +127,10 @@ def open_examples(
         classes, notes = found.names, (*notes, *found.notes)
         if not np.array_equal(found.places, np.arange(len(found.places))):
             source = Renamed(source, found.places)
+    owners = getattr(find_rows(source), "owners", None)
+    if owners is not None and len(np.unique(owners)) < len(owners):
+        told = f"{len(owners):,} windows of {len(np.unique(owners)):,} contexts: each is an example"
+        notes = (*notes, told)
     sizes = find_sizes(find_rows(source))
     if subject.recipe is None and sizes is not None:
         source = Padded(source, sizes, make_buckets(int(sizes.max())))
@@ -152,8 +156,8 @@ def check_labels(subject: Subject, dataset: Dataset) -> None:
 
 def rename_keys(line: str) -> str:
     """The keys of a config under the names they have here."""
-    for key, ours in (("data.train_split", "split"), ("data.test_split", "split")):
-        line = line.replace(key, ours)
+    for key in ("train_split", "test_split", "columns"):
+        line = line.replace(f"data.{key}", "columns" if key == "columns" else "split")
     return line.removeprefix("data.").replace("data.source=", "data=")
 
 

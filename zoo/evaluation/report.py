@@ -146,6 +146,8 @@ def tell_worst_slice(found: Evaluation) -> str:
         return f"no slice has {FEW} examples: none is called the worst"
     part, beyond = worst
     value, whole = part.metrics[main.name].value, found.metrics[main.name].value
+    if value >= whole if main.higher_is_better else value <= whole:
+        return f"no slice of at least {FEW} examples is worse than all ({main.name} {show(whole)})"
     chance = "its whole interval is worse" if beyond else "which may be chance"
     return (
         f"worst: {part.field} {part.value}, {main.name} {show(value)} against {show(whole)} of "

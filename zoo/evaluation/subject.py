@@ -30,6 +30,7 @@ OF_HEADS = {
     "span": "span",
     "multiple_choice": "multiple_choice",
 }
+BUILT_IN = {*OF_HEADS.values(), "regression"}
 PROBES = ["The quick brown fox, 12.5 %", "naïve Ünïcode: 你好 ß", "def f(x):\n    return x"]
 LONGEST = 1024  # tokens of a window where a model's positions have no end
 
@@ -115,7 +116,12 @@ def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:
             raise UserError(f"{name} gives several labels an example, which no task here measures")
     if asked is not None:
         TASKS.get(asked)
-        found = asked
+        if found is not None and not _gives(head, asked):
+            raise UserError(
+                f"task={asked!r}: {name} has the head {head!r}, which is for {found!r} "
+                "(leave it out)"
+            )
+        found = asked if found is not None or asked not in BUILT_IN else None
     if found is None:
         heads = ", ".join(sorted([*OF_HEADS, "sequence"]))
         raise UserError(
@@ -127,6 +133,12 @@ def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:
     # A published model's outputs are in the data's own units.
     arguments = {"standardize": False} if found == "regression" else {}
     return TaskConfig(found, arguments)
+
+
+def _gives(head: str, task: str) -> bool:
+    """Are a head's outputs those that a task measures? Of tasks of the user's own nobody knows."""
+    values = head in ("sequence", "classification") and task in ("classification", "regression")
+    return task not in BUILT_IN or values or OF_HEADS.get(head) == task
 
 
 def find_classes(

@@ -148,6 +148,17 @@ def find_targets(model: nn.Module, pattern: str) -> frozenset[str]:
     return chosen
 
 
+def describe_targets(model: LoRA) -> str:
+    """The line that says which layers are corrected."""
+    layers = dense_paths(model.base)
+    chosen = sorted(n for path in find_targets(model.base, model.targets) for n in layers[path])
+    return (
+        f"model.lora: rank {model.rank}, alpha {model.alpha:g}, beside {len(chosen)} of "
+        f"{sum(map(len, layers.values()))} dense layers "
+        f"({', '.join(chosen[:3])}{', ...' * (len(chosen) > 3)})"
+    )
+
+
 def merge_kernel(kernel: Any, a: Any, b: Any, scale: float) -> np.ndarray:
     """A kernel `[..., in, out]` with the correction `scale * a @ b` added, in the kernel's dtype;
     on the host, and in float32 at least."""

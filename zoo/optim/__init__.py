@@ -137,6 +137,8 @@ def _check_rules(config: OptimConfig) -> None:
         raise UserError(
             f"optim.name={config.name!r} {why.reason}: optim.rules may only set "
             f"{'frozen' if why.rates else 'frozen and learning_rate'} with it"
+            + (", and layer_decay must stay 1" if config.layer_decay != 1 and why.rates else "")
+            + (", and unfreeze_every_steps 0" if config.unfreeze_every_steps else "")
         )
 
 

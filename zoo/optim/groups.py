@@ -248,10 +248,10 @@ def _describe_depths(config: OptimConfig, depths: Mapping[str, int]) -> list[str
             f"x{config.layer_decay:.3g} in the last, x{lowest:.3g} below the first"
         )
     if config.unfreeze_every_steps:
-        last = deepest * config.unfreeze_every_steps
+        first, last = config.unfreeze_every_steps, deepest * config.unfreeze_every_steps
         lines.append(
-            f"unfreeze_every_steps={config.unfreeze_every_steps}: the last layer from there on, "
-            f"everything from step {last:,}"
+            f"unfreeze_every_steps={first}: what is above the layers from step 0, the last layer "
+            f"from step {first:,}, everything from step {last:,}"
         )
     return lines
 

@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from zoo.config import UserError
@@ -247,8 +248,19 @@ def _open_adapter(found: Source, head: str | None, base: Any) -> Opened:
     )
     check_ours(merged, model)
     told = [f"{p}: the base's, left aside" for p in opened.tensors.names() if p not in wanted]
+    # Of a head that was trained anew nobody knows whether its classes are still the base's.
+    own_task = model == opened.model and all(
+        np.array_equal(leaf, opened.tensors.read(path))
+        for path, leaf in whole.items()
+        if path.startswith("head/")
+    )
+    if opened.source.layout == "zoo" and not own_task:
+        told += ["its head is its own: the names of the base's classes are left aside"]
     source = dataclasses.replace(
-        opened.source, place=found.place, files=(*opened.source.files, *found.files)
+        opened.source,
+        place=found.place,
+        files=(*opened.source.files, *found.files),
+        own_task=own_task,
     )
     return Opened(source, model, merged, (*opened.report, *told))
 

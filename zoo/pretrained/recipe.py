@@ -41,9 +41,9 @@ class Recipe:
 
 
 def has_recipe(source: Source) -> bool:
-    """Is this a run's folder, or a copy of one in our own layout?"""
+    """Is this a run's folder, or a copy of one in our own layout, or an adapter of one's task?"""
     folder = source.folder
-    if source.layout != "zoo" or folder is None:
+    if source.layout != "zoo" or folder is None or not source.own_task:
         return False
     return all((folder / file).exists() for file in RECIPE_FILES)
 

@@ -35,7 +35,9 @@ TEXT_FILES = ["*.json", "*.txt", "*.model", "README.md"]
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that have been found: `config` is {} where a file comes without one."""
+    """Weights that have been found: `config` is {} where a file comes without one. `own_task`: what
+    a run's folder says of data and classes is true of them, as it is not of an adapter's new head.
+    """
 
     place: str
     layout: str  # 'hf', 'timm', 'npz', 'zoo', 'peft' (an adapter, which belongs to a base)
@@ -43,6 +45,7 @@ class Source:
     tensors: Tensors
     folder: epath.Path | None
     files: tuple[epath.Path, ...]
+    own_task: bool = True
 
     def hash(self) -> str:
         """sha256 of the weight files (of several: of their names and hashes). Reads them whole."""
@@ -92,8 +95,12 @@ def find_package(name: str) -> epath.Path:
     weights = {file.parent for file in files or () if file.name in WEIGHTS}
     told = [f.parent for f in files or () if f.name == "config.json" and f.parent in weights]
     if len(told) != 1:
-        shown = f"{len(told)} folders: {', '.join(map(str, told[:5]))}" if told else "no folder"
-        raise UserError(f"{PACKAGE}{name} holds {shown} with config.json and weights, not one")
+        raise UserError(
+            f"{PACKAGE}{name} holds {len(told)} folders with config.json and weights, not one: "
+            f"{', '.join(map(str, told[:5]))}"
+            if told
+            else f"{PACKAGE}{name} holds no folder with config.json and weights"
+        )
     return epath.Path(str(importlib.metadata.distribution(name).locate_file(told[0])))
 
 
@@ -117,8 +124,13 @@ def open_folder(folder: epath.Path, place: str | None = None) -> Source:
         values = read_json(folder / ADAPTER_FILE)
         return Source(place, "peft", values, open_tensors(adapters[0]), folder, (adapters[0],))
     if not found:
-        inside = sorted(p.name for p in folder.iterdir())[:5]
-        told = f"it holds {', '.join(inside)}" if inside else "it is empty"
+        inside = sorted(p.name for p in folder.iterdir())
+        if "versions.json" in inside and "metrics.jsonl" in inside:
+            raise UserError(f"{place} is a run without a checkpoint: it has no folder checkpoints")
+        runs = [name for name in inside if (folder / name / "checkpoints").is_dir()]
+        if runs:
+            raise UserError(f"{place} is no run, it holds some (did you mean '{place}/{runs[0]}'?)")
+        told = f"it holds {', '.join(inside[:5])}" if inside else "it is empty"
         raise UserError(f"{place}: none of {', '.join(WEIGHTS)} is there ({told})")
     tensors = open_tensors(found[0])
     if (folder / MODEL_FILE).exists():

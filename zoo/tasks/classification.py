@@ -46,10 +46,14 @@ class Classification:
         """Raises UserError when the data has no classes, or none of a whole example."""
         refuse_annotated(info, "classification")
         if not info.num_classes:
-            raise UserError(
-                f"task.name='classification', but {info.name} has no classes "
-                "(did you mean 'regression'?)"
-            )
+            there = "(did you mean 'regression'?)"
+            if "label" not in info.shapes:
+                fields = ", ".join(info.shapes)
+                there = f"and no field 'label', only {fields} (data.columns says what is one)"
+            raise UserError(f"task.name='classification', but {info.name} has no classes {there}")
+        if info.num_classes == 1:
+            names = f" ({info.class_names[0]!r})" if info.class_names else ""
+            raise UserError(f"{info.name} has one class{names}: nothing to tell apart")
         return info.num_classes
 
     @classmethod

@@ -15,7 +15,7 @@ from zoo.console import align
 from zoo.data import from_arrays, resplit
 from zoo.gpu import set_memory_share
 from zoo.models import CLASSES
-from zoo.models.lora import LoRA
+from zoo.models.lora import LoRA, describe_targets
 from zoo.pretrained.describe import describe_model
 from zoo.pretrained.sources import MODEL_FILE
 from zoo.train.build import Parts, build
@@ -100,12 +100,19 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     start = () if parts.start is None else parts.start.report
     for note in (*parts.dataset.notes, show_example(parts), *start):
         progress.tell(note)
+    if isinstance(parts.model, LoRA):
+        progress.tell(describe_targets(parts.model))
     groups = parts.programs.groups
     for line in groups.lines:
         progress.tell(line)
     last = max(groups.from_step.values(), default=0)
     if last >= parts.config.train.num_steps:
-        progress.tell(f"train.num_steps={parts.config.train.num_steps} ends before step {last}")
+        waiting = sum(s >= parts.config.train.num_steps for s in groups.from_step.values())
+        progress.tell(
+            f"train.num_steps={parts.config.train.num_steps} ends before {waiting} "
+            f"array{'s' * (waiting > 1)} begin{'s' * (waiting == 1)} to train, "
+            f"the last at step {last:,} (steps are counted from 0)"
+        )
     if folder is None or jax.process_index():
         return
     model = parts.model.base if isinstance(parts.model, LoRA) else parts.model
