@@ -75,18 +75,17 @@ def evaluate(
       against: another source, on the same examples.
       labels: names of the model's classes, in their order.
       template: of CLIP and SigLIP, the text of a class: by default 'a photo of a {}.'.
-      tokenizer: of a source that has none: a tokenizer, or a file of one.
+      tokenizer: of a source that has none, or a file of one.
       batch_size: by default a run's `train.eval_batch_size`, else 32; no number depends on it.
       length: tokens of an example, or of a text's windows; by default as many as the model takes.
       samples: resamplings of the bootstrap.
-      generation: settings of `zoo.generate`, for the texts that are measured: an encoder-decoder's
-        always, a decoder's where this is given ({} will do) or a metric is of texts.
+      generation: settings of `zoo.generate` for texts that are measured: an encoder-decoder's, and
+        a decoder's where this is given ({} will do) or a metric is of texts.
 
-    A run's data goes through the operations, tokenizer and classes of its evaluation, a published
-    model's through its processor and tokenizer. What does not fit is a UserError of one line.
+    A run's data goes through its evaluation's operations, tokenizer and classes, a published one's
+    through its processor and tokenizer. What does not fit is a UserError of one line.
     """
-    by = [by] if isinstance(by, str) else list(by)
-    metrics = [metrics] if isinstance(metrics, str) else metrics
+    by, metrics = ([names] if isinstance(names, str) else names for names in (by, metrics))
     settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples, generation)
     loaded = open_source(source)
     if isinstance(loaded.model, TwoTowers):
@@ -97,10 +96,10 @@ def evaluate(
     if template is not None:
         raise UserError(f"template is for CLIP and SigLIP, {loaded.card.source} is neither")
     check_generation(loaded, generation)
-    open_it = open_answering if answers_in_texts(loaded.model) else open_subject
-    subject = open_it(loaded, task, tokenizer, labels)
     if answers_in_texts(loaded.model):
+        subject = open_answering(loaded, task, tokenizer, labels)
         return _measure_texts(subject, data, split, against, settings)
+    subject = open_subject(loaded, task, tokenizer, labels)
     other = None if against is None else open_subject(against, task)
     return _measure(subject, other, data, split, settings)
 
