@@ -79,13 +79,13 @@ def evaluate(
       batch_size: by default a run's `train.eval_batch_size`, else 32; no number depends on it.
       length: tokens of an example, or of a text's windows; by default as many as the model takes.
       samples: resamplings of the bootstrap.
-      generation: settings of `zoo.generate` for texts that are measured: an encoder-decoder's, and
-        a decoder's where this is given ({} will do) or a metric is of texts.
+      generation: settings of `zoo.generate`, where texts are measured ({}: also a decoder's).
 
     A run's data goes through its evaluation's operations, tokenizer and classes, a published one's
     through its processor and tokenizer. What does not fit is a UserError of one line.
     """
-    by, metrics = ([names] if isinstance(names, str) else names for names in (by, metrics))
+    by = [by] if isinstance(by, str) else by
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     settings = Settings(metrics, tuple(by), worst, columns, batch_size, length, samples, generation)
     loaded = open_source(source)
     if isinstance(loaded.model, TwoTowers):
