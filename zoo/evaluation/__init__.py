@@ -243,7 +243,7 @@ def measure(
     outputs: Outputs, metrics: Sequence[Metric], names: Sequence[str] | None, samples: int
 ) -> dict[str, Interval]:
     """Values with intervals. What the task itself tells is told as it tells it, so that it is the
-    number of the run's own row to the last digit."""
+    number of the run's own row."""
     made: dict[str, Interval] = {}
     if metrics:
         for table in (outputs.questions, outputs):
