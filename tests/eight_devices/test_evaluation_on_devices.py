@@ -25,7 +25,7 @@ def test_eight_devices_say_what_one_says(tmp_path, batch_size):
     batch = {"image": images, "label": examples["label"], "mask": np.ones(101, np.float32)}
     device = jax.devices()[0]
     params, batch = jax.device_put((jax.device_get(result.params), batch), device)
-    alone = jax.jit(make_eval_step(result.parts.task, True))(params, batch)
+    alone = jax.jit(make_eval_step(result.parts.task))(params, batch)
     records = jax.device_get(alone["records"])
     assert found.num_examples == 101
     assert found.records["label"].tolist() == records["label"].tolist()

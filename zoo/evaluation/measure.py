@@ -50,11 +50,7 @@ def run_subject(subject: Subject, examples: Examples, batch_size: int | None = N
     rows = local_rows(size, num_shares, "batch_size")
     task = make_task(subject.task, {"model": subject.model}, make_info(subject, examples.dataset))
     whole, shared = NamedSharding(mesh, P()), NamedSharding(mesh, P(DATA_AXES))
-    step = jax.jit(
-        make_eval_step(task, hasattr(task, "observe")),
-        in_shardings=(whole, shared),
-        out_shardings=whole,
-    )
+    step = jax.jit(make_eval_step(task), in_shardings=(whole, shared), out_shardings=whole)
     places: list[np.ndarray] = []
 
     def placed() -> Iterator[dict[str, jax.Array]]:

@@ -17,18 +17,19 @@ import numpy as np
 Records = dict[str, np.ndarray]
 
 
-def make_eval_step(task: Any, observe: bool = False) -> Callable[[Any, Any], dict[str, Any]]:
+def make_eval_step(task: Any) -> Callable[[Any, Any], dict[str, Any]]:
     """Returns `eval_step(params, batch) -> {"sums": ..., "records": ...}`, dropout off.
 
-    `sums` are the task's, and of `examples`. `records` `[b, ...]`, with `observe` alone, are what
-    the task observes of each row, its `length` where it has tokens, and the batch's `mask`. Both
-    come of one forward pass: the compiler merges what they share.
+    `sums` are the task's, and of `examples`. `records` `[b, ...]`, of a task with `observe`, are
+    what it observes of each row, its `length` where it has tokens, and the batch's `mask`. Both
+    come of one forward pass: the compiler merges what they share. Records that nobody keeps are
+    made all the same: another program would round the sums otherwise.
     """
 
     def eval_step(params: Any, batch: Any) -> dict[str, Any]:
         """One batch."""
         sums = {**task.loss(params, batch, None)[1], "examples": batch["mask"].sum()}
-        if not observe:
+        if not hasattr(task, "observe"):
             return {"sums": sums}
         records = {**task.observe(params, batch), "mask": batch["mask"]}
         tokens = next((batch[k] for k in ("token_mask", "real") if k in batch), None)
@@ -59,16 +60,21 @@ def run_batches(
     params: Any,
     batches: Iterable[Any],
     places: Iterable[np.ndarray] | None = None,
+    *,
+    keep: bool = True,
 ) -> Seen:
     """`params` over placed batches; one is worked on while the next is read.
 
-    `places` gives the place in the split of each row of each batch, by default in order.
+    With `keep` the records stay, else the sums alone. `places` gives the place in the split of each
+    row of each batch, by default in order.
     """
     total: Any = None
     kept: list[Records] = []
     waiting: Any = None
     for batch in batches:
         begun = eval_step(params, batch)
+        if not keep:
+            begun = {"sums": begun["sums"]}
         total = _collect(total, kept, waiting)
         waiting = begun
     total = _collect(total, kept, waiting)

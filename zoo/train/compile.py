@@ -150,10 +150,9 @@ class Programs:
             donate_argnums=0,
         )
 
-    def evaluate(self, params: Any, batch: Any, observe: bool = False) -> dict[str, Any]:
-        """`sums` of one placed batch, and with `observe` the `records` of its rows."""
-        name, step = f"eval{observe}", make_eval_step(self._task, observe)
-        return self._run_on_params(name, step, P(), params, batch)
+    def evaluate(self, params: Any, batch: Any) -> dict[str, Any]:
+        """`sums` of one placed batch and, of a task that observes, `records` of its rows."""
+        return self._run_on_params("eval", make_eval_step(self._task), P(), params, batch)
 
     def predict(self, params: Any, batch: Any) -> Any:
         """The task's predictions for one placed batch."""

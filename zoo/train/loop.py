@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -181,10 +180,10 @@ class Loop:
             place_batch(self._pass_over(batch), self.programs.batch_sharding)
             for batch in eval_batches(self.parts, split)
         )
-        eval_step = functools.partial(self.programs.evaluate, observe=bool(config.train.metrics))
-        seen = run_batches(eval_step, state.eval_params, placed)
+        named = config.train.metrics
+        seen = run_batches(self.programs.evaluate, state.eval_params, placed, keep=bool(named))
         metrics = self.parts.task.summarise(seen.sums)
-        metrics |= measure_records(seen.records, config.train.metrics)
+        metrics |= measure_records(seen.records, named)
         if config.data.skip_broken:
             size = len(self.parts.dataset.splits[split])
             metrics["skipped"] = float(size - seen.sums["examples"])
