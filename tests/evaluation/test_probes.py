@@ -14,7 +14,7 @@ import zoo
 from zoo.cli import main
 from zoo.config import DataConfig, ModelConfig, OptimConfig, TrainConfig, UserError
 from zoo.data.sources import open_raw
-from zoo.evaluation.frozen import find_input
+from zoo.evaluation.labelled import find_input
 
 FEW = "--train_split=train[:60] --split=train[60:64]"
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from zoo.config import UserError
 from zoo.evaluation.examples import Examples
+from zoo.evaluation.json_numbers import finite
 from zoo.evaluation.measure import Outputs
 from zoo.evaluation.passes import Records, select_rows
-from zoo.evaluation.plain import finite
 from zoo.evaluation.subject import Subject
 from zoo.metrics import Comparison, Metric, compare
 

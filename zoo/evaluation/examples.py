@@ -16,7 +16,7 @@ from zoo.data.splits import NoSplit, parse_split, select_slices
 from zoo.data.text import encode_text, find_text
 from zoo.data.token_sources import TokenWindows
 from zoo.evaluation.classes import align_classes, count_classes
-from zoo.evaluation.pictures import adapt_ops, process_ops
+from zoo.evaluation.images import adapt_ops, process_ops
 from zoo.evaluation.rows import (
     Padded,
     Renamed,
@@ -154,10 +154,11 @@ def check_labels(subject: Subject, dataset: Dataset) -> None:
         raise UserError(f"{name} has several labels an example, {subject.name} gives one class")
 
 
-def rename_keys(line: str) -> str:
-    """The keys of a config under the names they have here."""
-    for key in ("train_split", "test_split", "columns"):
-        line = line.replace(f"data.{key}", "columns" if key == "columns" else "split")
+def rename_keys(line: str, train_split: str = "split") -> str:
+    """A line with the keys of a config under the names they have here."""
+    names = {"data.train_split": train_split, "data.test_split": "split", "data.columns": "columns"}
+    for key, ours in names.items():
+        line = line.replace(key, ours)
     return line.removeprefix("data.").replace("data.source=", "data=")
 
 

@@ -18,7 +18,7 @@ from zoo.data import Dataset, Source
 from zoo.evaluation import SAMPLES, Evaluation, Settings, describe
 from zoo.evaluation.against import compare_outputs
 from zoo.evaluation.examples import Examples
-from zoo.evaluation.frozen import (
+from zoo.evaluation.labelled import (
     find_input,
     make_examples,
     make_outputs,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from zoo.evaluation.against import Against
+from zoo.evaluation.json_numbers import finite, interval_to_dict
 from zoo.evaluation.passes import Records
-from zoo.evaluation.plain import finite, interval_to_dict
 from zoo.evaluation.slices import Slice, find_worst
 from zoo.evaluation.worst import Example
 from zoo.metrics import Interval, Metric, count_confusion

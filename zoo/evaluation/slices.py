@@ -14,9 +14,9 @@ from zoo.config import UserError, nearest
 from zoo.data.sources import read_column
 from zoo.data.tables.cells import to_number
 from zoo.evaluation.examples import MADE, Examples
+from zoo.evaluation.json_numbers import interval_to_dict
 from zoo.evaluation.measure import Outputs
 from zoo.evaluation.passes import select_rows
-from zoo.evaluation.plain import interval_to_dict
 from zoo.metrics import Interval, Metric, bootstrap_all
 
 FEW = 30  # examples of a slice below which its numbers say little

@@ -14,7 +14,7 @@ from zoo.config import UserError
 from zoo.evaluation import Evaluation, Settings, describe
 from zoo.evaluation.against import compare_outputs
 from zoo.evaluation.examples import Examples
-from zoo.evaluation.frozen import (
+from zoo.evaluation.labelled import (
     find_input,
     make_examples,
     make_outputs,

@@ -13,7 +13,7 @@ from zoo.data import Dataset, Source, from_arrays
 from zoo.data.sources import open_raw, read_labels
 from zoo.data.splits import choose_splits
 from zoo.data.text import find_text
-from zoo.evaluation.examples import USUAL, Examples, choose, open_split
+from zoo.evaluation.examples import USUAL, Examples, choose, open_split, rename_keys
 from zoo.evaluation.measure import Outputs
 from zoo.evaluation.subject import Subject
 from zoo.pretrained import Pretrained
@@ -58,8 +58,7 @@ def open_labelled(
         parts = {"train_split": train_split or "train", "test_split": tested, "val_split": ""}
         dataset = choose_splits(dataset, DataConfig(**parts))  # type: ignore[arg-type]
     except UserError as error:
-        names = {"data.train_split": "train_split", "data.test_split": "split"}
-        raise retell(error, names) from None
+        raise UserError(rename_keys(str(error), "train_split")) from None
     require_classes(dataset)
     return dataset, tested
 
@@ -85,17 +84,9 @@ def open_tested(
             spec = split or next((name for name in USUAL if name in dataset.splits), "train")
             dataset = choose(dataset, spec)
     except UserError as error:
-        raise retell(error, {"data.train_split": "split"}) from None
+        raise UserError(rename_keys(str(error))) from None
     require_classes(dataset)
     return dataset, spec
-
-
-def retell(error: UserError, names: Mapping[str, str]) -> UserError:
-    """The line with the keys of a config under the names they have here."""
-    line = str(error).replace("data.source=", "data=")
-    for key, ours in names.items():
-        line = line.replace(key, ours)
-    return UserError(line)
 
 
 def require_classes(dataset: Dataset) -> None:
