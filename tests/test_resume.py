@@ -17,6 +17,7 @@ from etils import epath
 
 from zoo.checkpoint import Checkpoints
 from zoo.train.rows import read_rows
+from zoo.tree import leaves_below
 
 ALL_ON = [
     "--config.data.transform=shift(1)|normalize(0.5, 0.5)",
@@ -88,7 +89,8 @@ def kill_when(process, workdir, step, during_save, delay) -> bool:
 def read_state(workdir):
     checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
     parts = ("params", "ema", "opt_state", "sums")
-    return checkpoints.last_step(), {part: checkpoints.restore_part(part) for part in parts}
+    leaves = checkpoints.restore_leaves()
+    return checkpoints.last_step(), {part: leaves_below(part, leaves) for part in parts}
 
 
 def assert_same_run(a: pathlib.Path, b: pathlib.Path):

@@ -166,13 +166,6 @@ class Checkpoints:
         loaded = ocp.load(place / "state", wanted)
         return jax.tree.unflatten(jax.tree.structure(abstract_state), [loaded[p] for p in wanted])
 
-    def restore_part(self, prefix: str) -> dict[str, Any]:
-        """The leaves under `prefix/` of the newest checkpoint, on one device, by path."""
-        whole = self.restore_leaves()
-        return {
-            p.removeprefix(f"{prefix}/"): x for p, x in whole.items() if p.startswith(f"{prefix}/")
-        }
-
     def restore_leaves(self) -> dict[str, Any]:
         """All leaves of the newest checkpoint, on one device, by path.
 

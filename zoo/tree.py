@@ -29,6 +29,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return {path_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def leaves_below(prefix: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Of leaves by path those under `prefix/`, by the rest of their paths."""
+    start = f"{prefix}/"
+    return {path.removeprefix(start): x for path, x in leaves.items() if path.startswith(start)}
+
+
 def map_named(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """`jax.tree.map` whose function is given the path's name first."""
     return jax.tree_util.tree_map_with_path(lambda p, *xs: function(path_name(p), *xs), tree, *rest)

@@ -17,7 +17,7 @@ from zoo.checkpoint import Checkpoints, hash_file
 from zoo.config import UserError
 from zoo.pretrained.safetensors_file import Tensors
 from zoo.pretrained.tensors import MemoryTensors, open_tensors
-from zoo.tree import named_leaves, unstack_layers
+from zoo.tree import leaves_below, named_leaves, unstack_layers
 
 MODEL_FILE = "zoo.json"  # our own layout and every run's folder: the model's class and fields
 WEIGHTS = (
@@ -187,20 +187,15 @@ def choose_evaluated(leaves: dict[str, Any]) -> dict[str, Any]:
     The running average where there is one; of a schedule-free optimizer, whose parameters are where
     it takes gradients, the average that it stands for (Defazio et al. 2024).
     """
-    average, params = _below("ema", leaves), _below("params", leaves)
+    average, params = leaves_below("ema", leaves), leaves_below("params", leaves)
     if average:
         return {**params, **average}  # what is frozen has no average
     state = next((p.removesuffix("/weight_sum") for p in leaves if p.endswith("/weight_sum")), None)
     if state is None:
         return params
-    share, ahead = leaves[f"{state}/b1"], _below(f"{state}/z", leaves)
+    share, ahead = leaves[f"{state}/b1"], leaves_below(f"{state}/z", leaves)
     averaged = {path: (params[path] - (1 - share) * z) / share for path, z in ahead.items()}
     return {**params, **averaged}
-
-
-def _below(prefix: str, leaves: dict[str, Any]) -> dict[str, Any]:
-    start = f"{prefix}/"
-    return {path.removeprefix(start): x for path, x in leaves.items() if path.startswith(start)}
 
 
 def _files(first: epath.Path) -> tuple[epath.Path, ...]:
