@@ -319,3 +319,11 @@ def test_windows_with_gaps_between_them_are_refused(tmp_path):
     config = DataConfig(source, length=40, cache=str(tmp_path / "cache"), stride=40)
     with pytest.raises(UserError, match=r"data.stride=40: windows of data.length=40 .* leave out"):
         open_dataset(config)
+
+
+def test_a_split_whose_answers_are_all_lost_is_refused(tmp_path):
+    long = {"text": [CONTEXT[:60]], "answer_start": [0]}
+    source = write(tmp_path, [{"question": "all?", "context": CONTEXT, "answers": long}] * 2)
+    config = DataConfig(source, length=40, cache=str(tmp_path / "cache"), stride=10)
+    with pytest.raises(UserError, match=r"'train': no window of data.length=40 .* its 2 answers"):
+        open_dataset(config)

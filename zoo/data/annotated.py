@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.config import DataError
+from zoo.config import DataError, UserError
 from zoo.data.sources import Source, name_example
 from zoo.data.token_annotations import TokenChoices, TokenSpans, TokenTags, find_places
 from zoo.data.token_file import Encoded, TokenFile
@@ -153,12 +153,18 @@ def answer_pairs(answers: Any) -> list[tuple[str, int]]:
 def make_spans(source: Source, tokens: TokenFile, length: int, split: str) -> tuple[Any, str]:
     """The windows, and a line on them where contexts are longer than one.
 
-    Raises UserError as `find_answers` does.
+    Raises UserError as `find_answers` does, and where every answer of the split is lost.
     """
     answers = find_answers(source)
     start, end = find_places(tokens, length, answers)
     made = TokenSpans(length, {}, None, tokens, start, end)
-    lost = int((answers[:, 0] >= 0).sum()) - len(np.unique(tokens.owners[end > 0]))
+    told = int((answers[:, 0] >= 0).sum())
+    lost = told - len(np.unique(tokens.owners[end > 0]))
+    if lost and lost == told:
+        raise UserError(
+            f"split {split!r}: no window of data.length={length} holds one of its {told:,} answers "
+            "whole: set data.length higher"
+        )
     line = ""
     if len(made) > len(source) or lost:
         line = f"split {split!r}: {len(source):,} contexts in {len(made):,} windows"
