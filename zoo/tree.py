@@ -17,6 +17,9 @@ import numpy as np
 from zoo.config import UserError
 
 STACK = "blocks"  # the name every stack of layers bears, at any depth of a tree
+# Beside a model's own parameters: those of other models that its task has, by their names there,
+# and arrays that the task keeps. They never leave a run.
+COMPANIONS = "companions"
 
 
 def path_name(key_path: Sequence[Any]) -> str:
@@ -33,6 +36,11 @@ def leaves_below(prefix: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Of leaves by path those under `prefix/`, by the rest of their paths."""
     start = f"{prefix}/"
     return {path.removeprefix(start): x for path, x in leaves.items() if path.startswith(start)}
+
+
+def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's parameters those of the model that it trains."""
+    return {name: child for name, child in params.items() if name != COMPANIONS}
 
 
 def map_named(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:

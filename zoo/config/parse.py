@@ -101,8 +101,7 @@ def _replace(
             raise UserError(f"{path!r} is a group: set one of its keys, e.g. {example}")
         new = _replace(current, rest, value, path, group, known)
     elif rest and typing.get_origin(hint) is dict:
-        entry_type = typing.get_args(hint)[1]
-        new = {**current, ".".join(rest): convert(value, entry_type, path)}
+        new = _set_entry(current, rest, value, typing.get_args(hint)[1], path)
     elif rest:
         raise UserError(
             f"no config key {path!r}: {head!r} is a plain value{_nearest_key(path, known)}"
@@ -110,6 +109,17 @@ def _replace(
     else:
         new = convert(value, hint, path)
     return dataclasses.replace(node, **{head: new})
+
+
+def _set_entry(
+    current: dict[str, Any], rest: list[str], value: Any, kind: Any, path: str
+) -> dict[str, Any]:
+    """A dict with one entry replaced; of a dict of dicts, an entry of an entry."""
+    if typing.get_origin(kind) is dict and len(rest) > 1:
+        name, inner = rest[0], typing.get_args(kind)[1]
+        new = _set_entry(current.get(name, {}), rest[1:], value, inner, path)
+        return {**current, name: new}
+    return {**current, ".".join(rest): convert(value, kind, path)}
 
 
 def _nearest_key(path: str, known: list[str]) -> str:

@@ -120,6 +120,9 @@ class TaskConfig:
 
     name: str = _key("classification", "name of a task, or 'module:Class' of your own")
     arguments: dict[str, Any] = _key({}, "fields of the task that differ from their defaults")
+    models: dict[str, dict[str, Any]] = _key(
+        {}, "models beside the one that trains: 'teacher' -> {name, arguments, init_from}"
+    )
 
 
 @dataclass(frozen=True)

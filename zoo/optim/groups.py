@@ -125,10 +125,16 @@ def parse_rules(config: OptimConfig) -> list[tuple[str, Rule]]:
     return rules
 
 
-def make_groups(config: OptimConfig, params: Any, frozen: frozenset[str] = frozenset()) -> Groups:
+def make_groups(
+    config: OptimConfig,
+    params: Any,
+    frozen: frozenset[str] = frozenset(),
+    constants: str | None = None,
+) -> Groups:
     """Resolves the table and the shorthands by depth on a tree of arrays or shapes.
 
-    `frozen` are canonical paths that are frozen unless a row of the table names them.
+    `frozen` are canonical paths that are frozen unless a row of the table names them; those in
+    which the regex `constants` occurs (a teacher's) are out of the table's reach.
     Raises UserError on a row that matches nothing, on layers of one stack that would have to be
     told apart in what they cannot, or when nothing is left to train.
     """
@@ -139,11 +145,15 @@ def make_groups(config: OptimConfig, params: Any, frozen: frozenset[str] = froze
         for held, layers in names.items()
         for path in layers
     }
+    fixed = [path for path in counts if constants and re.search(constants, path)]
+    total = sum(counts.values())
+    for path in fixed:
+        del counts[path]
     found, lines = _match(rules, counts)
     depths = {}
     if config.layer_decay != 1 or config.unfreeze_every_steps:
         depths = find_depths(counts)
-    final = {}
+    final = dict.fromkeys(fixed, Rule(frozen=True))
     for path in counts:
         rule, depth = found.get(path, Rule(frozen=path in frozen)), depths.get(path, 0)
         final[path] = Rule(
@@ -162,9 +172,9 @@ def make_groups(config: OptimConfig, params: Any, frozen: frozenset[str] = froze
     groups = _hold(names, leaves, final)
     if groups.is_plain:
         return Groups(lines=tuple(lines))
-    trained = sum(counts[path] for path, rule in final.items() if not rule.frozen)
+    trained = sum(count for path, count in counts.items() if not final[path].frozen)
     lines += _describe_depths(config, depths)
-    lines.append(f"trains {trained:,} of {sum(counts.values()):,} parameters")
+    lines.append(f"trains {trained:,} of {total:,} parameters")
     return Groups(
         groups.frozen, groups.learning_rate, groups.weight_decay, groups.from_step, tuple(lines)
     )

@@ -38,7 +38,8 @@ RULES: tuple[Rule, ...] = (
     (r"kernel$", ("fsdp",)),
     (r"lora_(a|b)$", ()),
     (r"(^|/)(pos|cls|dist|registers|mask|probe|bias|scale|embedding)$", ()),
-    (r"^(logit_scale|logit_bias)$", ()),
+    (r"(^|/)(logit_scale|logit_bias)$", ()),
+    (r"^companions/[^/]*$", ()),  # an array that a task keeps
 )
 
 

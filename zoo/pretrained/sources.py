@@ -17,7 +17,7 @@ from zoo.checkpoint import Checkpoints, hash_file
 from zoo.config import UserError
 from zoo.pretrained.safetensors_file import Tensors
 from zoo.pretrained.tensors import MemoryTensors, open_tensors
-from zoo.tree import leaves_below, named_leaves, unstack_layers
+from zoo.tree import COMPANIONS, leaves_below, named_leaves, unstack_layers
 
 MODEL_FILE = "zoo.json"  # our own layout and every run's folder: the model's class and fields
 WEIGHTS = (
@@ -188,13 +188,22 @@ def choose_evaluated(leaves: dict[str, Any]) -> dict[str, Any]:
     it takes gradients, the average that it stands for (Defazio et al. 2024).
     """
     average, params = leaves_below("ema", leaves), leaves_below("params", leaves)
+    beside = f"{COMPANIONS}/"
+    average, params = (
+        {path: x for path, x in part.items() if not path.startswith(beside)}
+        for part in (average, params)
+    )
     if average:
         return {**params, **average}  # what is frozen has no average
     state = next((p.removesuffix("/weight_sum") for p in leaves if p.endswith("/weight_sum")), None)
     if state is None:
         return params
     share, ahead = leaves[f"{state}/b1"], leaves_below(f"{state}/z", leaves)
-    averaged = {path: (params[path] - (1 - share) * z) / share for path, z in ahead.items()}
+    averaged = {
+        path: (params[path] - (1 - share) * z) / share
+        for path, z in ahead.items()
+        if path in params
+    }
     return {**params, **averaged}
 
 

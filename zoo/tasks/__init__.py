@@ -4,7 +4,7 @@ A task is a frozen dataclass whose first field is its model; `head` of the class
 names the head that it wants of a model that can have several. Its methods:
 
 - `num_outputs(info) -> int`: how many outputs the data asks of the model.
-- `create(model, info, **arguments)`: the task for this data.
+- `create(model, info, **companions, **arguments)`: the task for this data.
 - `init(key) -> params`
 - `loss(params, batch, key) -> (loss_sum, sums)`: `loss_sum` is a *sum* over the batch's real
   examples; `sums` are summable metrics, among them `loss` (that sum) and `weight`, what it is
@@ -15,6 +15,18 @@ names the head that it wants of a model that can have several. Its methods:
   batch what metrics are made of (zoo/metrics names the fields), padding included.
 
 A batch is a dict of arrays; `mask` `[b]` is 0 where a row is padding.
+
+A task that has other models beside the one that is trained (a generator, a teacher) names them in
+`companions: ClassVar[Mapping[str, Companion]]`, is given them by `create`, and holds their
+parameters, and arrays of its own, in `params["companions"]`; what lies outside of it is the model's
+own and all that leaves a run. Where a run is measured afterwards, they may be None. Such a task may
+have
+
+- `constants: ClassVar[str]`: regex of the paths that no gradient trains (a teacher's).
+- `begin(params) -> params`: sets those that follow from others (a teacher that is a copy), at the
+  start; `init` gives what it gives.
+- `follow(params, sums, step) -> params`: the same after each step, from the parameters and the
+  sums of the whole batch. Both change constants alone.
 """
 
 from __future__ import annotations
@@ -29,10 +41,13 @@ from zoo.config.parse import convert
 from zoo.registry import Registry
 from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classification import Classification
+from zoo.tasks.companions import Companion
 from zoo.tasks.multiple_choice import MultipleChoice
 from zoo.tasks.regression import Regression
 from zoo.tasks.span import SpanPrediction
 from zoo.tasks.token_classification import TokenClassification
+
+__all__ = ["TASKS", "Companion", "make_task"]
 
 TASKS = Registry("task")
 TASKS.add("classification", Classification)
@@ -44,7 +59,8 @@ TASKS.add("multiple_choice", MultipleChoice)
 
 
 def make_task(config: TaskConfig, models: Mapping[str, Any], info: Any) -> Any:
-    """The task of a config around its models, for data that `info` describes.
+    """The task of a config around its models (`model`, and its companions by their names), for
+    data that `info` describes.
 
     Raises UserError on an unknown task or argument, or a value of a wrong type.
     """
@@ -56,4 +72,6 @@ def make_task(config: TaskConfig, models: Mapping[str, Any], info: Any) -> Any:
         if key not in settable:
             raise UserError(f"task {config.name!r} has no argument {key!r}{nearest(key, settable)}")
         arguments[key] = convert(value, hints[key], f"task.arguments.{key}")
-    return cls.create(models["model"], info, **arguments)  # type: ignore[attr-defined]
+    wanted = getattr(cls, "companions", {})
+    beside = {name: models.get(name) for name in wanted}
+    return cls.create(models["model"], info, **beside, **arguments)  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
 from zoo.train.wandb_writer import require_wandb
 from zoo.train.workdir import claim_workdir, write_json
-from zoo.tree import count_params, named_leaves, overview
+from zoo.tree import COMPANIONS, count_params, named_leaves, overview, own_params
 
 __all__ = ["NonFiniteLoss", "Result", "Stopped", "fit", "read_rows"]
 
@@ -84,17 +84,21 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
     if restored is not None:
         progress.tell(f"resuming from step {restored[0]}")
         return restored[1]
-    if parts.start is None:
-        return programs.init_state()
-    return programs.start_from(parts.start.load())
+    given = {} if parts.start is None else parts.start.load()
+    if parts.beside.readers:
+        given[COMPANIONS] = {name: read() for name, read in parts.beside.readers.items()}
+    return programs.start_from(given) if given else programs.init_state()
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:
     """Says what is trained; the full parameter table goes to WORKDIR/parameters.txt."""
     params = parts.programs.abstract_state.params
     sizes = ", ".join(f"{len(s):,} {name}" for name, s in parts.dataset.splits.items())
+    count, beside = count_params(own_params(params)), count_params(params.get(COMPANIONS, {}))
     progress.tell(
-        f"{parts.config.model.name}: {count_params(params):,} parameters; "
+        f"{parts.config.model.name}: {count:,} parameters"
+        + (f" ({beside:,} beside it)" if beside else "")
+        + f"; "
         f"{parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
     start = () if parts.start is None else parts.start.report
@@ -168,4 +172,6 @@ def finish(loop: Loop, state: State) -> Result:
             rows, folder / "curves.png", f"{parts.config.model.name} on {parts.dataset.name}"
         )
         loop.progress.tell(f"curves: {folder / 'curves.png'}")
-    return Result(parts.model, state.eval_params, metrics, loop.writers.history, parts)
+    params = state.eval_params
+    history = loop.writers.history
+    return Result(parts.model, own_params(params), metrics, history, parts, params)

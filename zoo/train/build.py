@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from zoo.config import Config, UserError, nearest
+from zoo.config import Config, UserError
 from zoo.data import (
     AtLength,
     Dataset,
@@ -25,26 +22,15 @@ from zoo.data import (
     read_eval,
 )
 from zoo.evaluation.in_training import check_metrics
-from zoo.models import MODELS, check_lora, create_model, make_lora, model_fields
-from zoo.models.attention import Attend, choose_attend
-from zoo.models.encoder import POOLED
-from zoo.models.seq2seq import Seq2Seq
-from zoo.models.transformer import Transformer
+from zoo.models import check_lora
+from zoo.models.attention import choose_attend
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
-from zoo.pretrained.bridge import our_leaves
-from zoo.pretrained.load import Opened, change_model
 from zoo.tasks import TASKS, make_task
 from zoo.train.compile import Programs
 from zoo.train.labels import check_labels
-from zoo.train.start import (
-    PRETRAINED,
-    Start,
-    choose_tokenizer,
-    make_start,
-    open_source,
-    takes_embedding,
-)
+from zoo.train.models import Beside, add_lora, build_companions, build_model, find_factory
+from zoo.train.start import Start, choose_tokenizer, make_start, open_source
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,7 @@ class Parts:
     eval_batch_size: int
     schedule: Any
     programs: Programs
+    beside: Beside
     start: Start | None = None  # of `init_from`
 
 
@@ -105,7 +92,8 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     model = build_model(config, dataset, batch, attend, opened)
     start = None if opened is None else make_start(config, opened, model, dataset)
     model, frozen = add_lora(config, model, start)
-    task = make_task(config.task, {"model": model}, dataset)
+    beside = build_companions(config, dataset, batch, attend)
+    task = make_task(config.task, {"model": model, **beside.models}, dataset)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
     unit = int(np.lcm(num_shares, jax.process_count()))
     eval_batch_size = -(-config.train.eval_batch_size // unit) * unit
@@ -122,20 +110,9 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         eval_batch_size,
         schedule,
         programs,
+        beside,
         start,
     )
-
-
-def add_lora(
-    config: Config, model: nn.Module, start: Start | None
-) -> tuple[nn.Module, frozenset[str]]:
-    """The model with the corrections of `model.lora`, and the canonical paths that stay as they
-    are: of all leaves those that do not begin anew. Raises UserError as `make_lora` does."""
-    if not config.model.lora:
-        return model, frozenset()
-    if start is None:
-        raise UserError("model.lora corrects a trained model: set init_from")
-    return make_lora(model, config.model.lora), frozenset(our_leaves(model)) - start.fresh
 
 
 def _check_hidden_tokens(config: Config, dataset: Dataset, batch: dict[str, Any]) -> None:
@@ -210,141 +187,6 @@ def plan_shapes(
         return [], batch_specs(source, ops, size)
     *shorter, longest = (batch_specs(AtLength(source, n), ops, size) for n in config.data.buckets)
     return shorter, longest
-
-
-def build_model(
-    config: Config,
-    dataset: Dataset,
-    batch: dict[str, Any],
-    attend: Attend,
-    opened: Opened | None = None,
-) -> nn.Module:
-    """The model of the config; what it leaves open (classes, input shape, vocabulary, head) the
-    data and the task say, and `attend` is the attention of the platform.
-
-    `opened` is the source of `init_from`: the model 'pretrained' is its own, with these changes.
-    """
-    name = config.model.name
-    cls = find_class(config, opened)
-    fields = model_fields(cls)
-    given = dict(config.model.arguments)
-    for key in ("dtype", "param_dtype", "scan_layers", "remat"):
-        value, default = getattr(config.model, key), getattr(type(config.model)(), key)
-        if key in fields:
-            given.setdefault(key, value)
-        elif value != default:
-            raise UserError(f"model.{key}={value!r}: {name} has no such field")
-    task = TASKS.get(config.task.name)
-    outputs = task.num_outputs(dataset)  # type: ignore[attr-defined]
-    inputs, known = describe_inputs(name, fields, dataset, batch)
-    known |= {"num_classes": outputs, "num_outputs": outputs, "attend": attend}
-    known |= choose_head(config, fields, getattr(task, "head", None))
-    if opened is not None and "vocab_size" in known and takes_embedding(config, opened):
-        # A published table may have more places than the tokenizer has tokens.
-        known["vocab_size"] = max(known["vocab_size"], getattr(opened.model, "vocab_size", 0))
-    for key, value in known.items():
-        if key in fields:
-            given.setdefault(key, value)
-    unknown = [k for k in given if k not in fields]
-    if unknown:
-        raise UserError(f"model.arguments.{unknown[0]} is unknown{nearest(unknown[0], fields)}")
-    _check_vocabulary(config, dataset, given)
-    if name == PRETRAINED and opened is not None:
-        model = change_model(opened.model, None, given, f"model.name={name!r}")
-    else:
-        model = create_model(name, **given)
-    # A wrong size or width fails here, before anything runs.
-    jax.eval_shape(lambda x: model.init(jax.random.key(0), x), inputs)
-    return model
-
-
-def find_factory(name: str) -> Callable[..., Any] | None:
-    """What makes a named model; None of 'pretrained'. Raises UserError with the nearest name."""
-    if name == PRETRAINED:
-        return None
-    if ":" not in name and difflib.get_close_matches(name, [PRETRAINED], cutoff=0.8):
-        raise UserError(f"no model {name!r} (did you mean {PRETRAINED!r}?)")
-    return MODELS.get(name)
-
-
-def find_class(config: Config, opened: Opened | None) -> type:
-    """The class of the model. Raises UserError on one that no task trains, and where 'pretrained'
-    has no model to be."""
-    name = config.model.name
-    made = find_factory(name)
-    if made is None:
-        model = None if opened is None else opened.model
-        if model is None:
-            raise UserError(
-                f"model.name='pretrained': init_from={config.init_from!r} does not tell its model; "
-                "name your own class"
-            )
-        cls = type(model)
-    else:
-        cls = made if isinstance(made, type) else type(made())
-    if cls in (Seq2Seq, Transformer):
-        raise UserError(
-            f"model.name={name!r}: no task trains a {cls.__name__} yet; zoo.load_pretrained and "
-            "model.apply use one"
-        )
-    return cls
-
-
-def choose_head(config: Config, fields: dict[str, Any], head: str | None) -> dict[str, Any]:
-    """The head that the task wants, of a model that can have several; with it what it reads.
-
-    Raises UserError where the model cannot have it.
-    """
-    heads = typing.get_args(fields.get("head"))
-    if head is None or not heads:
-        return {}
-    head = config.model.arguments.get("head", head)
-    if head not in heads:
-        raise UserError(
-            f"model.name={config.model.name!r} can have the heads {', '.join(heads)}; "
-            f"task.name={config.task.name!r} wants {head!r}"
-        )
-    return (
-        {"head": head, "pooler": True} if head in POOLED and "pooler" in fields else {"head": head}
-    )
-
-
-def _check_vocabulary(config: Config, dataset: Dataset, given: dict[str, Any]) -> None:
-    """Raises UserError when the data has tokens that the model has no place for."""
-    size, places = getattr(dataset.tokenizer, "vocab_size", 0), given.get("vocab_size")
-    if places is not None and size > places:
-        raise UserError(
-            f"data.tokenizer={config.data.tokenizer!r} has {size:,} tokens, more than "
-            f"model.arguments.vocab_size={places:,} (leave that out, or set it to {size})"
-        )
-
-
-def describe_inputs(
-    name: str, fields: dict[str, Any], dataset: Dataset, batch: dict[str, Any]
-) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
-    """One input of the model, and the fields that follow from it.
-
-    Raises UserError when the model is for another kind of data.
-    """
-    if "tokens" in batch:
-        if "vocab_size" not in fields:
-            raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
-        length = batch["tokens"].shape[-1] - ("token_mask" not in batch)
-        known = {"vocab_size": dataset.tokenizer.vocab_size}
-        return jax.ShapeDtypeStruct((1, length), np.int32), known
-    if "source" in batch:
-        raise UserError(f"{dataset.name} is pairs of texts: no task trains on them yet")
-    if "vocab_size" in fields:
-        raise UserError(f"model {name!r} takes text, {dataset.name} is none")
-    shape = batch["image"].shape[1:] if "image" in batch else batch["features"].shape[1:]
-    known = {"input_shape": shape}
-    if len(shape) == 3:
-        known |= {"image_size": shape[:2], "num_channels": shape[2]}
-    elif "image_size" in fields:
-        raise UserError(
-            f"model {name!r} takes images, {dataset.name} has rows of {shape[0]} numbers"
-        )
-    return jax.ShapeDtypeStruct((1, *shape), np.float32), known
 
 
 def eval_batches(parts: Parts, split: str) -> Any:

@@ -51,7 +51,9 @@ class Programs:
         self.batch_shapes, self._shorter = batch, shorter
         self._key = jax.random.key(config.seed)
         norm = find_norm if mesh.size == 1 else optax.tree.norm
-        self.groups = make_groups(config.optim, jax.eval_shape(task.init, self._key), frozen)
+        constants = getattr(task, "constants", None)
+        shapes = jax.eval_shape(task.init, self._key)
+        self.groups = make_groups(config.optim, shapes, frozen, constants)
         optimizer = make_optimizer(config.optim, config.train.num_steps, self.groups)
         self._optimizer = optimizer
         self._train_step = make_train_step(task, optimizer, config, norm, self.groups)
@@ -92,6 +94,8 @@ class Programs:
         def start(key: jax.Array, given: dict[str, Any]) -> State:
             fresh = self._init(key)
             params = map_named(lambda path, leaf: given.get(path, leaf), fresh.params)
+            if hasattr(self._task, "begin"):
+                params = self._task.begin(params)
             trained = self.groups.trained(params)
             return dataclasses.replace(
                 fresh,

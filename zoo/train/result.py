@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +29,7 @@ class Result:
     metrics: dict[str, dict[str, float]]
     history: list[dict[str, Any]]
     parts: Parts
+    _all_params: Any = field(repr=False)  # also of what stands beside the model
 
     def predict(self, inputs: Any) -> np.ndarray:
         """Predictions for inputs like those trained on: probabilities `[n, c]` or values `[n, k]`.
@@ -76,5 +77,5 @@ class Result:
             ArraySource(arrays), parts.eval_ops, parts.eval_batch_size, parts.eval_rows
         ):
             placed = place_batch(batch, parts.programs.batch_sharding)
-            out.append(jax.device_get(parts.programs.predict(self.params, placed)))
+            out.append(jax.device_get(parts.programs.predict(self._all_params, placed)))
         return np.concatenate(out)[: len(next(iter(arrays.values())))]

@@ -129,7 +129,7 @@ def make_start(config: Config, opened: Opened, after: nn.Module, dataset: Datase
             check_ours(opened.tensors, after)
         before = after if opened.model is None else opened.model
         _check_images(before, after, dataset)
-        told = [*opened.report, *_compare_tokenizers(config, opened, dataset)]
+        told = [*opened.report, *compare_tokenizers(config, opened, dataset)]
         why = why_renew_head(config, opened, after, dataset)
         plan = plan_change(
             before,
@@ -158,7 +158,7 @@ def _check_images(before: Any, after: Any, dataset: Dataset) -> None:
         )
 
 
-def _compare_tokenizers(config: Config, opened: Opened, dataset: Dataset) -> list[str]:
+def compare_tokenizers(config: Config, opened: Opened, dataset: Dataset) -> list[str]:
     """Lines on what is taken on trust. Raises UserError on tokens of another tokenizer."""
     if dataset.tokenizer is None or not takes_embedding(config, opened):
         return []

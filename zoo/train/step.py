@@ -32,7 +32,7 @@ def make_train_step(
     their number once: accumulation equals one big batch, however the padding falls. Randomness is a
     function of (seed, step, microbatch). `norm` makes of the gradients the `gradient_norm` of the
     rows. `report` holds scalars: `loss` and `first_bad_step`. What `groups` freezes is a constant
-    of the loss: no gradient of it is taken.
+    of the loss: no gradient of it is taken; a task may let some of it follow the others.
     """
     seed, parts, ema_decay = config.seed, config.optim.num_microbatches, config.optim.ema_decay
     log_every = config.log.every_steps
@@ -50,11 +50,14 @@ def make_train_step(
         weight = jnp.maximum(sums["weight"], 1.0)
         updates, opt_state = optimizer.update(gradients, state.opt_state, old)
         trained = optax.apply_updates(old, updates)
+        params = fill_leaves(trained, state.params)
+        if hasattr(task, "follow"):
+            params = task.follow(params, sums, state.step)
         loss = sums["loss"] / weight
         bad = (state.first_bad_step < 0) & ~jnp.isfinite(loss)
         new = State(
             step=state.step + 1,
-            params=fill_leaves(trained, state.params),
+            params=params,
             ema=None if ema_decay is None else average(state.ema, trained, ema_decay, state.step),
             opt_state=opt_state,
             sums=add_sums(

@@ -1,0 +1,268 @@
+"""The models of a run: the one that is trained, and those that its task wants beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from zoo.config import Config, UserError, nearest
+from zoo.config.parse import convert
+from zoo.data import Dataset
+from zoo.models import MODELS, create_model, make_lora, model_fields
+from zoo.models.attention import Attend
+from zoo.models.encoder import POOLED
+from zoo.models.seq2seq import Seq2Seq
+from zoo.models.transformer import Transformer
+from zoo.pretrained.bridge import our_leaves
+from zoo.pretrained.load import Opened, change_model, load_pretrained
+from zoo.tasks import TASKS, Companion
+from zoo.train.start import PRETRAINED, Start, compare_tokenizers, open_source, takes_embedding
+
+
+def add_lora(
+    config: Config, model: nn.Module, start: Start | None
+) -> tuple[nn.Module, frozenset[str]]:
+    """The model with the corrections of `model.lora`, and the canonical paths that stay as they
+    are: of all leaves those that do not begin anew. Raises UserError as `make_lora` does."""
+    if not config.model.lora:
+        return model, frozenset()
+    if start is None:
+        raise UserError("model.lora corrects a trained model: set init_from")
+    return make_lora(model, config.model.lora), frozenset(our_leaves(model)) - start.fresh
+
+
+def build_model(
+    config: Config,
+    dataset: Dataset,
+    batch: dict[str, Any],
+    attend: Attend,
+    opened: Opened | None = None,
+    head: str | None = None,
+) -> nn.Module:
+    """The model of the config; what it leaves open (classes, input shape, vocabulary, head) the
+    data and the task say, and `attend` is the attention of the platform.
+
+    `opened` is the source of `init_from`: the model 'pretrained' is its own, with these changes.
+    `head` is that of a model beside the one that is trained.
+    """
+    name = config.model.name
+    cls = find_class(config, opened)
+    fields = model_fields(cls)
+    given = dict(config.model.arguments)
+    for key in ("dtype", "param_dtype", "scan_layers", "remat"):
+        value, default = getattr(config.model, key), getattr(type(config.model)(), key)
+        if key in fields:
+            given.setdefault(key, value)
+        elif value != default:
+            raise UserError(f"model.{key}={value!r}: {name} has no such field")
+    task = TASKS.get(config.task.name)
+    outputs = task.num_outputs(dataset)  # type: ignore[attr-defined]
+    inputs, known = describe_inputs(name, fields, dataset, batch)
+    known |= {"num_classes": outputs, "num_outputs": outputs, "attend": attend}
+    known |= choose_head(config, fields, head or getattr(task, "head", None))
+    if opened is not None and "vocab_size" in known and takes_embedding(config, opened):
+        # A published table may have more places than the tokenizer has tokens.
+        known["vocab_size"] = max(known["vocab_size"], getattr(opened.model, "vocab_size", 0))
+    for key, value in known.items():
+        if key in fields:
+            given.setdefault(key, value)
+    unknown = [k for k in given if k not in fields]
+    if unknown:
+        raise UserError(f"model.arguments.{unknown[0]} is unknown{nearest(unknown[0], fields)}")
+    _check_vocabulary(config, dataset, given)
+    if name == PRETRAINED and opened is not None:
+        model = change_model(opened.model, None, given, f"model.name={name!r}")
+    else:
+        model = create_model(name, **given)
+    # A wrong size or width fails here, before anything runs.
+    jax.eval_shape(lambda x: model.init(jax.random.key(0), x), inputs)
+    return model
+
+
+def find_factory(name: str) -> Callable[..., Any] | None:
+    """What makes a named model; None of 'pretrained'. Raises UserError with the nearest name."""
+    if name == PRETRAINED:
+        return None
+    if ":" not in name and difflib.get_close_matches(name, [PRETRAINED], cutoff=0.8):
+        raise UserError(f"no model {name!r} (did you mean {PRETRAINED!r}?)")
+    return MODELS.get(name)
+
+
+def find_class(config: Config, opened: Opened | None) -> type:
+    """The class of the model. Raises UserError on one that no task trains, and where 'pretrained'
+    has no model to be."""
+    name = config.model.name
+    made = find_factory(name)
+    if made is None:
+        model = None if opened is None else opened.model
+        if model is None:
+            raise UserError(
+                f"model.name='pretrained': init_from={config.init_from!r} does not tell its model; "
+                "name your own class"
+            )
+        cls = type(model)
+    else:
+        cls = made if isinstance(made, type) else type(made())
+    if cls in (Seq2Seq, Transformer):
+        raise UserError(
+            f"model.name={name!r}: no task trains a {cls.__name__} yet; zoo.load_pretrained and "
+            "model.apply use one"
+        )
+    return cls
+
+
+def choose_head(config: Config, fields: dict[str, Any], head: str | None) -> dict[str, Any]:
+    """The head that the task wants, of a model that can have several; with it what it reads.
+
+    Raises UserError where the model cannot have it.
+    """
+    heads = typing.get_args(fields.get("head"))
+    if head is None or not heads:
+        return {}
+    head = config.model.arguments.get("head", head)
+    if head not in heads:
+        raise UserError(
+            f"model.name={config.model.name!r} can have the heads {', '.join(heads)}; "
+            f"task.name={config.task.name!r} wants {head!r}"
+        )
+    return (
+        {"head": head, "pooler": True} if head in POOLED and "pooler" in fields else {"head": head}
+    )
+
+
+def _check_vocabulary(config: Config, dataset: Dataset, given: dict[str, Any]) -> None:
+    """Raises UserError when the data has tokens that the model has no place for."""
+    size, places = getattr(dataset.tokenizer, "vocab_size", 0), given.get("vocab_size")
+    if places is not None and size > places:
+        raise UserError(
+            f"data.tokenizer={config.data.tokenizer!r} has {size:,} tokens, more than "
+            f"model.arguments.vocab_size={places:,} (leave that out, or set it to {size})"
+        )
+
+
+def describe_inputs(
+    name: str, fields: dict[str, Any], dataset: Dataset, batch: dict[str, Any]
+) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
+    """One input of the model, and the fields that follow from it.
+
+    Raises UserError when the model is for another kind of data.
+    """
+    if "tokens" in batch:
+        if "vocab_size" not in fields:
+            raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
+        length = batch["tokens"].shape[-1] - ("token_mask" not in batch)
+        known = {"vocab_size": dataset.tokenizer.vocab_size}
+        return jax.ShapeDtypeStruct((1, length), np.int32), known
+    if "source" in batch:
+        raise UserError(f"{dataset.name} is pairs of texts: no task trains on them yet")
+    if "vocab_size" in fields:
+        raise UserError(f"model {name!r} takes text, {dataset.name} is none")
+    shape = batch["image"].shape[1:] if "image" in batch else batch["features"].shape[1:]
+    known = {"input_shape": shape}
+    if len(shape) == 3:
+        known |= {"image_size": shape[:2], "num_channels": shape[2]}
+    elif "image_size" in fields:
+        raise UserError(
+            f"model {name!r} takes images, {dataset.name} has rows of {shape[0]} numbers"
+        )
+    return jax.ShapeDtypeStruct((1, *shape), np.float32), known
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The models beside the one that is trained, by the names that the task has for them, and what
+    reads the parameters of those that begin with published ones, or a run's."""
+
+    models: Mapping[str, nn.Module]
+    readers: Mapping[str, Callable[[], dict[str, Any]]]
+
+
+def build_companions(
+    config: Config, dataset: Dataset, batch: dict[str, Any], attend: Attend
+) -> Beside:
+    """The models of `task.models`, and those that the task names itself where they are left out.
+
+    Raises UserError on one that the task does not know, on one that it lacks, on an unknown key,
+    and on a source whose tokens are not those of the data.
+    """
+    task = TASKS.get(config.task.name)
+    wanted: Mapping[str, Companion] = getattr(task, "companions", {})
+    for name in config.task.models:
+        if name not in wanted:
+            raise UserError(
+                f"task {config.task.name!r} has no model {name!r} beside the one that is trained"
+                f"{nearest(name, wanted)}"
+            )
+    models: dict[str, nn.Module] = {}
+    readers: dict[str, Callable[[], dict[str, Any]]] = {}
+    for name, companion in wanted.items():
+        key = f"task.models.{name}"
+        given = read_companion(config.task.models.get(name, {}), key)
+        if given.init_from is not None:
+            if given.name != PRETRAINED:
+                raise UserError(f"{key}: with init_from its name is {PRETRAINED!r} (leave it out)")
+            opened = open_companion(config, given, companion, dataset, key)
+            models[name] = opened.clone(attend=attend) if hasattr(opened, "attend") else opened
+            readers[name] = functools.partial(load_companion, given, companion.head)
+            continue
+        if given.name == PRETRAINED:
+            if companion.default is None:
+                raise UserError(f"{key}: set its name, or init_from: weights or a run")
+            given = dataclasses.replace(given, name=companion.default)
+        model = dataclasses.replace(
+            config.model, name=given.name, arguments=given.arguments, lora={}
+        )
+        own = dataclasses.replace(config, model=model, init_from=None)
+        try:
+            models[name] = build_model(own, dataset, batch, attend, head=companion.head)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from None
+    return Beside(models, readers)
+
+
+@dataclass(frozen=True)
+class CompanionConfig:
+    """An entry of `task.models`."""
+
+    name: str = PRETRAINED
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    init_from: str | None = None
+
+
+def read_companion(values: Mapping[str, Any], key: str) -> CompanionConfig:
+    """An entry of `task.models` in its types. Raises UserError on an unknown key."""
+    hints = typing.get_type_hints(CompanionConfig)
+    for name in values:
+        if name not in hints:
+            raise UserError(f"{key}.{name} is unknown{nearest(name, hints)}")
+    return CompanionConfig(**{n: convert(v, hints[n], f"{key}.{n}") for n, v in values.items()})
+
+
+def open_companion(
+    config: Config, given: CompanionConfig, companion: Companion, dataset: Dataset, key: str
+) -> nn.Module:
+    """A model as it was published or trained; its parameters are read later."""
+    source = str(given.init_from)
+    try:
+        opened = open_source(source, companion.head)
+        if opened.model is None:
+            raise UserError("its model is a class of your own, which only its run knows")
+        fake = dataclasses.replace(config, init_from=source, init_pattern="")
+        compare_tokenizers(fake, opened, dataset)
+        return change_model(opened.model, companion.head, given.arguments, key)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
+def load_companion(given: CompanionConfig, head: str | None) -> dict[str, Any]:
+    """The parameters of `open_companion`."""
+    return load_pretrained(given.init_from, head, **given.arguments).params
