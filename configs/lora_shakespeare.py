@@ -8,7 +8,7 @@ Begins from the run `runs/stdlib` (or that of --config.init_from) and keeps its 
 every dense layer of the blocks; `full` trains all parameters in as many steps. `val` is the last
 tenth of the text. The rate is gpt_stdlib's own; nothing was tuned. The corrections are 184,320 of
 1,769,920 parameters.
-Not run to its end yet: no number is claimed.
+Reached: 2.629 bits a byte on 'val', `full` 2.259; six minutes each on 2 busy CPU cores.
 """
 
 from __future__ import annotations
