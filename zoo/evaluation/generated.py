@@ -15,7 +15,7 @@ import numpy as np
 from zoo.config import TaskConfig, UserError, nearest
 from zoo.data import Dataset
 from zoo.data.sources import open_raw
-from zoo.data.text import find_text
+from zoo.data.text import encode_text, find_text
 from zoo.evaluation.examples import (
     USUAL,
     Examples,
