@@ -1,4 +1,4 @@
-"""Runs on pairs: what they tell while they train, what `zoo eval` and `zoo generate` make of them."""
+"""Runs on pairs: what they tell, and what `zoo eval` and `zoo generate` make of them."""
 
 import json
 
@@ -16,6 +16,7 @@ from zoo.config import (
     TrainConfig,
     UserError,
 )
+from zoo.data import TrainStream
 from zoo.data.tokenizers import read_tokenizer
 from zoo.train.build import build
 
@@ -65,7 +66,7 @@ def test_a_run_is_measured_as_it_was_and_by_its_texts(run):
     assert values["chrf"] == pytest.approx(sacrebleu.corpus_chrf(said, right).score, rel=1e-9)
     loaded = zoo.load_pretrained(folder)
     assert loaded.card.config == begin
-    with pytest.raises(UserError, match="the run answers texts: zoo.generate"):
+    with pytest.raises(UserError, match=r"the run answers texts: zoo.generate"):
         result.predict(["ba de ki"])
     with pytest.raises(UserError, match="writes text: zoo generate"):
         zoo.predict(folder, "ba de ki")
@@ -81,8 +82,8 @@ def test_only_what_is_asked_for_is_measured(run):
 
 def test_buckets_are_of_the_longer_side(run):
     """And every pair is there once an epoch, whole, whatever its bucket."""
-    stream = run[0].parts.stream
-    source = stream.source
+    source = run[0].parts.dataset.splits["train"]
+    stream = TrainStream(source, (), 16, 6)
     lengths = set()
     for step in range(6):
         batch = stream[step]
@@ -165,7 +166,10 @@ MISTAKES = {
         "'transformer_base' is an encoder-decoder, which task.name='seq2seq' trains",
     ),
     "text alone": ({"data": TEXT}, "takes pairs of texts, 'source' and 'target', or a text with"),
-    "images": ({"data": DataConfig("synthetic:embedded:digits")}, "is no text"),
+    "images": (
+        {"data": DataConfig("synthetic:embedded:digits")},
+        "takes pairs of texts.* has image, label",
+    ),
     "too few positions": (
         {"model": ModelConfig("bart_base", {**TINY, "num_positions": 20})},
         "has 20 positions, not 40: shorten the text",

@@ -60,7 +60,8 @@ def test_loss(torch, tmp_path, name, smoothing):
     # In training mode what is trained on; without dropout, as theirs.
     model = ours.model.clone(dropout=0.0)
     task = SequenceToSequence(model, None, end=1, begin=begin, label_smoothing=smoothing)
-    batch = dict(zip(("source", "target", "source_mask", "target_mask"), (source, target, *masks)))
+    batch = {"source": source, "target": target}
+    batch |= {"source_mask": masks[0], "target_mask": masks[1]}
     batch["mask"] = np.ones(5, np.float32)
     key = jax.random.key(0)
     loss, sums = jax.jit(lambda p, b: task.loss(p, b, key))(ours.params, batch)
