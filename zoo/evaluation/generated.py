@@ -189,7 +189,7 @@ def run_generated(
     a metric of it is asked for."""
     names, trained = settings.metrics, scores_pairs(subject)
     fields = ("text", "references", "length", *(SCORED if trained else ()))
-    find_metrics(dict.fromkeys(fields, ()), names)  # all there
+    find_metrics(dict.fromkeys(fields, ()), names)  # those asked for are there
     rows = np.arange(len(examples.source))
     size, length = settings.batch_size, settings.length
     outputs = Outputs({}, rows, {}, len(rows))
