@@ -26,6 +26,7 @@ from zoo.evaluation.generated import (
     open_answering,
     open_pairs,
     run_generated,
+    scores_pairs,
     wants_texts,
 )
 from zoo.evaluation.measure import Outputs, run_subject
@@ -96,7 +97,7 @@ def evaluate(
     if template is not None:
         raise UserError(f"template is for CLIP and SigLIP, {loaded.card.source} is neither")
     check_generation(loaded, generation)
-    if answers_in_texts(loaded.model):
+    if answers_in_texts(loaded, generation):
         subject = open_answering(loaded, task, tokenizer, labels)
         return _measure_texts(subject, data, split, against, settings)
     subject = open_subject(loaded, task, tokenizer, labels)
@@ -108,23 +109,28 @@ def _measure_texts(
     subject: Subject, data: Any, split: str | None, against: Any, settings: Settings
 ) -> Evaluation:
     """An encoder-decoder by the texts that it generates, and another beside it."""
-    if settings.metrics is None:
-        settings = dataclasses.replace(settings, metrics=OF_TEXTS)
     keep = [name for name in settings.by if name not in MADE]
     examples = open_pairs(subject, data, split, settings.columns, keep, settings.length)
+    theirs = None if against is None else _open_other(subject, against, settings)
+    if settings.metrics is None and not all(map(scores_pairs, filter(None, (subject, theirs)))):
+        settings = dataclasses.replace(settings, metrics=OF_TEXTS)
     first = run_generated(subject, examples, settings)
     found = describe(*first, settings)
-    if against is None:
+    if theirs is None:
         return found
-    other = open_source(against)
-    if not answers_in_texts(other.model):
-        raise UserError(f"{subject.name} is an encoder-decoder, {other.card.source} is none")
-    theirs = open_answering(other)
     beside = open_pairs(theirs, examples.data, None, None, (), settings.length)
     compared = compare_outputs(
         found.measured, first, run_generated(theirs, beside, settings), settings.samples
     )
     return dataclasses.replace(found, against=compared)
+
+
+def _open_other(subject: Subject, against: Any, settings: Settings) -> Subject:
+    """Another encoder-decoder. Raises UserError where it is none."""
+    other = open_source(against)
+    if not answers_in_texts(other, settings.generation or {}):
+        raise UserError(f"{subject.name} is an encoder-decoder, {other.card.source} is none")
+    return open_answering(other)
 
 
 def observe(subject: Subject, examples: Examples, settings: Settings) -> Outputs:

@@ -1,4 +1,8 @@
-"""Generated texts beside those that are right: encoder-decoders on pairs, decoders on prompts."""
+"""Generated texts beside those that are right: encoder-decoders on pairs, decoders on prompts.
+
+Of an encoder-decoder that a run of ours trained on pairs, the task's own metrics are told beside
+them: those of each token given the true ones before it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import numpy as np
 from zoo.config import TaskConfig, UserError, nearest
 from zoo.data import Dataset
 from zoo.data.sources import open_raw
-from zoo.data.text import find_text
+from zoo.data.text import encode_text, find_text
 from zoo.evaluation.examples import (
     USUAL,
     Examples,
@@ -20,8 +24,8 @@ from zoo.evaluation.examples import (
     read_split,
     rename_keys,
 )
-from zoo.evaluation.measure import BATCH_SIZE, Outputs
-from zoo.evaluation.subject import Subject, check_tokenizer
+from zoo.evaluation.measure import BATCH_SIZE, Outputs, run_subject
+from zoo.evaluation.subject import Subject, begin_as_trained, check_tokenizer
 from zoo.generation import generate
 from zoo.generation.prompts import crosses_over, encode_prompts
 from zoo.generation.settings import Settings as GenerationSettings
@@ -35,12 +39,17 @@ from zoo.use.jobs import need_tokenizer, open_source
 
 FIELDS = {True: ("source", "target"), False: ("prompt", "completion")}  # by `crosses_over`
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match", "token_f1")
+SCORED = ("loss", "num_tokens", "num_correct", "num_bytes")  # of a run's own task
 TASK = "generation"
 
 
-def answers_in_texts(model: Any) -> bool:
-    """Is it an encoder-decoder that generates? Its texts are all that is measured of it."""
-    return crosses_over(model) and head_of(model) == "lm"
+def answers_in_texts(loaded: Pretrained, generation: Mapping[str, Any] | None = None) -> bool:
+    """Is it an encoder-decoder that is measured by the texts it generates? One that a run trained
+    on spans cut out of a text is so only where settings of generation are given."""
+    recipe = loaded.card.recipe
+    if not crosses_over(loaded.model) or head_of(loaded.model) != "lm":
+        return False
+    return recipe is None or "source" in recipe.dataset.shapes or generation is not None
 
 
 def wants_texts(
@@ -85,7 +94,8 @@ def open_answering(
         loaded = given
     need_tokenizer(loaded)
     recipe = loaded.card.recipe
-    return Subject(loaded, TaskConfig(TASK), recipe, (), False, tokenizer is None)
+    config = TaskConfig(TASK) if recipe is None else begin_as_trained(loaded, recipe.task)
+    return Subject(loaded, config, recipe, (), False, tokenizer is None)
 
 
 def open_pairs(
@@ -144,6 +154,8 @@ def write_texts(
     prompts = encode_prompts(list(found[first]), loaded.model, need_tokenizer(loaded))
     notes: tuple[str, ...] = ()
     most = length or max_tokens(loaded.model)
+    if subject.recipe is not None:
+        most = length or subject.length
     if crosses_over(loaded.model) and most is not None:
         long = sum(len(row) > most for row in prompts)
         prompts = [r if len(r) <= most else np.append(r[: most - 1], r[-1]) for r in prompts]
@@ -173,10 +185,36 @@ def add_texts(
 def run_generated(
     subject: Subject, examples: Examples, settings: Any
 ) -> tuple[Subject, Examples, Outputs]:
-    """An encoder-decoder's texts for all examples."""
-    find_metrics(dict.fromkeys(("text", "references", "length"), ()), settings.metrics)  # all there
+    """An encoder-decoder's texts for all examples, and of a run the task's own metrics, each where
+    a metric of it is asked for."""
+    names, trained = settings.metrics, scores_pairs(subject)
+    fields = ("text", "references", "length", *(SCORED if trained else ()))
+    find_metrics(dict.fromkeys(fields, ()), names)  # those asked for are there
     rows = np.arange(len(examples.source))
     size, length = settings.batch_size, settings.length
-    records, notes = write_texts(subject, examples, rows, settings.generation, size, length)
-    examples = dataclasses.replace(examples, notes=(*examples.notes, *notes))
-    return subject, examples, Outputs(records, rows, {}, len(rows))
+    outputs = Outputs({}, rows, {}, len(rows))
+    if trained and (names is None or not all(map(is_of_texts, names))):
+        outputs = score_pairs(subject, examples, size, length)
+    if names is None or any(map(is_of_texts, names)):
+        records, notes = write_texts(subject, examples, rows, settings.generation, size, length)
+        examples = dataclasses.replace(examples, notes=(*examples.notes, *notes))
+        outputs = dataclasses.replace(outputs, records={**records, **outputs.records})
+    return subject, examples, outputs
+
+
+def scores_pairs(subject: Subject) -> bool:
+    """Did a run train it, whose task has metrics of its own?"""
+    return subject.task.name == "seq2seq"
+
+
+def score_pairs(
+    subject: Subject, examples: Examples, batch_size: int | None, length: int | None
+) -> Outputs:
+    """What the task of a run tells of pairs, padded as in training's own evaluation."""
+    assert subject.recipe is not None
+    config = dataclasses.replace(subject.recipe.data, length=length or subject.length, buckets=())
+    dataset = encode_text(examples.data, config, subject.tokenizer)
+    encoded = dataclasses.replace(
+        examples, source=dataset.splits["train"], dataset=dataset, ops=subject.recipe.ops
+    )
+    return run_subject(subject, encoded, batch_size)

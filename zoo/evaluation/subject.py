@@ -91,13 +91,23 @@ def open_subject(
         check_tokenizer(loaded, given)
         loaded = given
     recipe = loaded.card.recipe
-    config = recipe.task if recipe is not None else find_task(loaded, task)
+    config = (
+        begin_as_trained(loaded, recipe.task) if recipe is not None else find_task(loaded, task)
+    )
     if recipe is not None and task not in (None, config.name):
         raise UserError(f"task={task!r}: {loaded.card.source} was trained with {config.name!r}")
     classes, named = find_classes(loaded, recipe, config.name)
     if labels is not None:
         classes, named = rename(classes, labels, loaded.card.source), True
     return Subject(loaded, config, recipe, classes, named, own)
+
+
+def begin_as_trained(loaded: Pretrained, task: TaskConfig) -> TaskConfig:
+    """The task of a run, its targets behind the token that it was trained with."""
+    begin = loaded.card.config.get("decoder_start_token_id")
+    if task.name != "seq2seq" or begin is None:
+        return task
+    return dataclasses.replace(task, arguments={**task.arguments, "begin": begin})
 
 
 def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:

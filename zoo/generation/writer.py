@@ -27,6 +27,7 @@ from zoo.generation.prompts import (
 from zoo.generation.settings import Settings, find_specials, make_rules
 from zoo.generation.speculative import Pair, advance_drafted, start_drafted
 from zoo.generation.stop import check_stop, find_stop, settle
+from zoo.models import max_tokens
 from zoo.models.decoder import Decoder
 from zoo.pretrained import load_pretrained
 from zoo.tree import unstack_layers
@@ -59,6 +60,19 @@ def open_source(source: Any) -> Any:
     if model.head != "lm":
         raise UserError(f"the source has the head {model.head!r}, generating needs 'lm'")
     return loaded
+
+
+def choose_limit(settings: Settings, loaded: Any) -> Settings:
+    """Of a run on pairs a text has by default as many tokens as its targets could have."""
+    if settings.max_new_tokens is not None or not crosses_over(loaded.model):
+        return settings
+    recipe = loaded.card.recipe
+    if recipe is None or recipe.task.name != "seq2seq":
+        return settings
+    most = max(recipe.data.length, settings.min_new_tokens)
+    places = max_tokens(loaded.model)
+    most = most if places is None else min(most, places - 1)
+    return dataclasses.replace(settings, max_new_tokens=most)
 
 
 def unroll(model: Any, params: Any) -> tuple[Any, Any]:
@@ -113,7 +127,7 @@ class Writer:
 
     def __init__(self, source: Any, settings: Settings, draft: Any = None):
         loaded = open_source(source)
-        self.settings, self.tokenizer = settings, loaded.tokenizer
+        self.settings, self.tokenizer = choose_limit(settings, loaded), loaded.tokenizer
         self.model, self.params = unroll(loaded.model, loaded.params)
         self.crosses = crosses_over(self.model)
         told = {**loaded.card.config, **loaded.card.generation}

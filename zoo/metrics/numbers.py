@@ -135,6 +135,11 @@ class Pearson(Moments):
         return np.clip(divide(pt - divide(p * t, count), spread), -1.0, 1.0)
 
 
+def make_token_accuracy() -> tuple[Ratio]:
+    """The share of tokens that were the likeliest, where a row is many."""
+    return (Ratio("accuracy", ("num_correct", "num_tokens")),)
+
+
 def make_mse() -> tuple[Errors]:
     return (Errors("mse"),)
 

@@ -44,6 +44,7 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.companions import Companion
 from zoo.tasks.multiple_choice import MultipleChoice
 from zoo.tasks.regression import Regression
+from zoo.tasks.seq2seq import SequenceToSequence
 from zoo.tasks.span import SpanPrediction
 from zoo.tasks.token_classification import TokenClassification
 
@@ -53,6 +54,7 @@ TASKS = Registry("task")
 TASKS.add("classification", Classification)
 TASKS.add("regression", Regression)
 TASKS.add("causal_lm", CausalLM)
+TASKS.add("seq2seq", SequenceToSequence)
 TASKS.add("token_classification", TokenClassification)
 TASKS.add("span", SpanPrediction)
 TASKS.add("multiple_choice", MultipleChoice)

@@ -121,7 +121,9 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         return
     model = parts.model.base if isinstance(parts.model, LoRA) else parts.model
     if type(model) in CLASSES.values():  # for zoo.load_pretrained
-        write_json(folder / MODEL_FILE, describe_model(parts.model))
+        kept = getattr(parts.task, "special_tokens", None)  # which generating has to know
+        told = {**describe_model(parts.model), **({} if kept is None else {"kept": kept})}
+        write_json(folder / MODEL_FILE, told)
     places = {p: str(tuple(spec)) for p, spec in named_leaves(parts.programs.specs.params).items()}
     rows = [("path", "shape", "dtype", "count", "mesh axes"), *overview(params, places)]
     if not groups.is_plain:

@@ -30,7 +30,13 @@ from zoo.tasks import TASKS, make_task
 from zoo.train.compile import Programs
 from zoo.train.labels import check_labels
 from zoo.train.models import Beside, add_lora, build_companions, build_model, find_factory
-from zoo.train.start import Start, choose_tokenizer, make_start, open_source
+from zoo.train.start import (
+    Start,
+    begin_as_source,
+    choose_tokenizer,
+    make_start,
+    open_source,
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     start = None if opened is None else make_start(config, opened, model, dataset)
     model, frozen = add_lora(config, model, start)
     beside = build_companions(config, dataset, batch, attend)
-    task = make_task(config.task, {"model": model, **beside.models}, dataset)
+    settings = begin_as_source(config.task, opened)
+    task = make_task(settings, {"model": model, **beside.models}, dataset)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
     unit = int(np.lcm(num_shares, jax.process_count()))
     eval_batch_size = -(-config.train.eval_batch_size // unit) * unit
@@ -117,8 +124,13 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
 
 def _check_hidden_tokens(config: Config, dataset: Dataset, batch: dict[str, Any]) -> None:
     """Raises UserError where the next token is to be predicted in rows that `mask_tokens` or
-    `corrupt_spans` made."""
+    `corrupt_spans` made, and where there is no source with its target."""
     made = batch.keys() - dataset.shapes.keys()
+    if config.task.name == "seq2seq" and not {"source", "target"} <= batch.keys():
+        raise UserError(
+            "task.name='seq2seq' takes pairs of texts, 'source' and 'target', or a text with "
+            f"data.transform='corrupt_spans()'; {dataset.name} has {', '.join(dataset.shapes)}"
+        )
     if config.task.name == "causal_lm" and made & {"targets", "target"}:
         raise UserError(
             f"task.name='causal_lm' predicts the next token, and data.transform="

@@ -17,7 +17,7 @@ import numpy as np
 from zoo.config import Config, UserError, nearest
 from zoo.config.parse import convert
 from zoo.data import Dataset
-from zoo.models import MODELS, create_model, make_lora, model_fields
+from zoo.models import CLASSES, MODELS, create_model, make_lora, model_fields
 from zoo.models.attention import Attend
 from zoo.models.encoder import POOLED
 from zoo.models.seq2seq import Seq2Seq
@@ -26,6 +26,9 @@ from zoo.pretrained.bridge import our_leaves
 from zoo.pretrained.load import Opened, change_model, load_pretrained
 from zoo.tasks import TASKS, Companion
 from zoo.train.start import PRETRAINED, Start, compare_tokenizers, open_source, takes_embedding
+
+PAIRS = (Seq2Seq, Transformer)  # take a source and a target
+SIDES = ("source", "target")
 
 
 def add_lora(
@@ -84,7 +87,7 @@ def build_model(
     else:
         model = create_model(name, **given)
     # A wrong size or width fails here, before anything runs.
-    jax.eval_shape(lambda x: model.init(jax.random.key(0), x), inputs)
+    jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x), *inputs)
     return model
 
 
@@ -112,12 +115,23 @@ def find_class(config: Config, opened: Opened | None) -> type:
         cls = type(model)
     else:
         cls = made if isinstance(made, type) else type(made())
-    if cls in (Seq2Seq, Transformer):
-        raise UserError(
-            f"model.name={name!r}: no task trains a {cls.__name__} yet; zoo.load_pretrained and "
-            "model.apply use one"
-        )
+    check_kind(name, cls, config.task.name)
     return cls
+
+
+def check_kind(name: str, cls: type, task: str) -> None:
+    """Raises UserError where the one of task and model is for an encoder-decoder, the other not; of
+    tasks and models of the user's own nobody knows."""
+    if cls in PAIRS and task != "seq2seq" and ":" not in task:
+        raise UserError(
+            f"model.name={name!r} is an encoder-decoder, which task.name='seq2seq' trains, "
+            f"not {task!r}"
+        )
+    if task == "seq2seq" and cls in CLASSES.values() and cls not in PAIRS:
+        raise UserError(
+            f"model.name={name!r}: task.name='seq2seq' trains an encoder-decoder, such as "
+            "'t5_small' or 'transformer_base'"
+        )
 
 
 def choose_head(config: Config, fields: dict[str, Any], head: str | None) -> dict[str, Any]:
@@ -151,8 +165,8 @@ def _check_vocabulary(config: Config, dataset: Dataset, given: dict[str, Any]) -
 
 def describe_inputs(
     name: str, fields: dict[str, Any], dataset: Dataset, batch: dict[str, Any]
-) -> tuple[jax.ShapeDtypeStruct, dict[str, Any]]:
-    """One input of the model, and the fields that follow from it.
+) -> tuple[tuple[jax.ShapeDtypeStruct, ...], dict[str, Any]]:
+    """The inputs of the model for one example, and the fields that follow from them.
 
     Raises UserError when the model is for another kind of data.
     """
@@ -161,9 +175,12 @@ def describe_inputs(
             raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
         length = batch["tokens"].shape[-1] - ("token_mask" not in batch)
         known = {"vocab_size": dataset.tokenizer.vocab_size}
-        return jax.ShapeDtypeStruct((1, length), np.int32), known
+        return (jax.ShapeDtypeStruct((1, length), np.int32),), known
     if "source" in batch:
-        raise UserError(f"{dataset.name} is pairs of texts: no task trains on them yet")
+        if "vocab_size" not in fields:
+            raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
+        texts = (jax.ShapeDtypeStruct((1, batch[k].shape[1]), np.int32) for k in SIDES)
+        return tuple(texts), {"vocab_size": dataset.tokenizer.vocab_size}
     if "vocab_size" in fields:
         raise UserError(f"model {name!r} takes text, {dataset.name} is none")
     shape = batch["image"].shape[1:] if "image" in batch else batch["features"].shape[1:]
@@ -174,7 +191,7 @@ def describe_inputs(
         raise UserError(
             f"model {name!r} takes images, {dataset.name} has rows of {shape[0]} numbers"
         )
-    return jax.ShapeDtypeStruct((1, *shape), np.float32), known
+    return (jax.ShapeDtypeStruct((1, *shape), np.float32),), known
 
 
 @dataclass(frozen=True)

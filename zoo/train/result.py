@@ -38,6 +38,8 @@ class Result:
         a model of labelled texts, strings or pairs of them; of one that writes text, tokens
         `[n, t]`, whose next one is predicted. Raises UserError on inputs of another kind or shape.
         """
+        if self.parts.config.task.name == "seq2seq":
+            raise UserError("the run answers texts: zoo.generate(WORKDIR, texts)")
         if "token_mask" in self.parts.dataset.shapes:
             return self._predict(self._encode(inputs))
         if self.parts.dataset.tokenizer:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from zoo.config import Config, UserError
+from zoo.config import Config, TaskConfig, UserError
 from zoo.data import Dataset
 from zoo.data.sources import hash_tokenizer
 from zoo.data.tokenizers import is_file
@@ -21,7 +21,7 @@ from zoo.models import CLASSES
 from zoo.pretrained.adapt import Plan, plan_change
 from zoo.pretrained.bridge import all_finite, our_leaves
 from zoo.pretrained.describe import find_meaning
-from zoo.pretrained.load import Opened, check_ours, find_kept, open_pretrained
+from zoo.pretrained.load import Opened, check_ours, find_kept, open_pretrained, read_generation
 from zoo.pretrained.recipe import find_recipe
 from zoo.pretrained.sources import find_source
 from zoo.pretrained.text import find_tokenizer
@@ -105,6 +105,18 @@ def choose_tokenizer(config: Config, opened: Opened | None) -> Any:
     if tokenizer is None:
         raise UserError(f"data.tokenizer='init_from': {opened.source.place} has no tokenizer")
     return tokenizer
+
+
+def begin_as_source(task: TaskConfig, opened: Opened | None) -> TaskConfig:
+    """The task with targets that begin as those of the weights it starts from, unless it says with
+    which token."""
+    if opened is None or task.name != "seq2seq" or "begin" in task.arguments:
+        return task
+    told = {**find_kept(opened.source), **read_generation(opened.source.folder)}
+    begin = told.get("decoder_start_token_id")
+    if begin is None:
+        return task
+    return dataclasses.replace(task, arguments={**task.arguments, "begin": begin})
 
 
 def takes_embedding(config: Config, opened: Opened) -> bool:

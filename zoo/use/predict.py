@@ -126,7 +126,7 @@ def _predict_run(
 ) -> Predictor:
     """By the run's own task."""
     name, dataset = loaded.card.source, recipe.dataset
-    if recipe.task.name == "causal_lm":
+    if recipe.task.name in ("causal_lm", "seq2seq"):
         raise UserError(f"{name} writes text: zoo generate {name} --prompt=...")
     if recipe.task.name == "multiple_choice":
         raise UserError(f"{name} chooses between answers, which zoo predict does not")
