@@ -43,7 +43,14 @@ def _add(name: str, factory: Callable[..., tuple[Metric, ...]]) -> None:
 _add("loss", numbers.make_loss)
 _add("perplexity", numbers.make_perplexity)
 _add("bits_per_byte", numbers.make_bits_per_byte)
-_add("accuracy", lambda: (*classes.make_accuracy(), *answers.make_span_accuracy()))
+_add(
+    "accuracy",
+    lambda: (
+        *classes.make_accuracy(),
+        *answers.make_span_accuracy(),
+        *numbers.make_token_accuracy(),
+    ),
+)
 _add("top5", lambda: classes.make_top("5"))
 for _kind in ("precision", "recall", "f1"):
     _add(_kind, lambda kind=_kind: classes.make_retrieval(kind))

@@ -58,6 +58,11 @@ def make_loss() -> tuple[Ratio, ...]:
     )
 
 
+def make_token_accuracy() -> tuple[Ratio]:
+    """The share of a row's `num_tokens` that are right."""
+    return (Ratio("accuracy", ("num_correct", "num_tokens")),)
+
+
 def make_perplexity() -> tuple[Perplexity]:
     return (Perplexity("perplexity", ("loss", "num_tokens"), higher_is_better=False),)
 

@@ -87,7 +87,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     )
     try_images(config, dataset, ops, eval_ops)
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
-    _check_hidden_tokens(config, dataset, batch)
+    _check_hidden_tokens(config, dataset, batch, eval_ops)
     attend = choose_attend(mesh.devices.flat[0].platform)
     model = build_model(config, dataset, batch, attend, opened)
     start = None if opened is None else make_start(config, opened, model, dataset)
@@ -115,15 +115,31 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     )
 
 
-def _check_hidden_tokens(config: Config, dataset: Dataset, batch: dict[str, Any]) -> None:
+def _check_hidden_tokens(
+    config: Config, dataset: Dataset, batch: dict[str, Any], eval_ops: tuple[Op, ...]
+) -> None:
     """Raises UserError where the next token is to be predicted in rows that `mask_tokens` or
-    `corrupt_spans` made."""
-    made = batch.keys() - dataset.shapes.keys()
-    if config.task.name == "causal_lm" and made & {"targets", "target"}:
+    `corrupt_spans` made, and where hidden tokens are, and none are hidden."""
+    made, name = batch.keys() - dataset.shapes.keys(), config.task.name
+    if name == "causal_lm" and made & {"targets", "target"}:
         raise UserError(
             f"task.name='causal_lm' predicts the next token, and data.transform="
-            f"{config.data.transform!r} hides tokens: leave that out, or name a task of your own"
+            f"{config.data.transform!r} hides tokens: leave that out, or set task.name='masked_lm'"
         )
+    task: Any = TASKS.get(name)
+    if not hasattr(task, "hides"):
+        return
+    task.num_outputs(dataset)
+    evaluated = batch.keys()
+    if config.data.eval_transform is not None:
+        source = SubsetSource(dataset.splits["train"], np.arange(1))
+        evaluated = next(read_eval(source, eval_ops, 1)).keys()
+    for key, fields in (("transform", batch.keys()), ("eval_transform", evaluated)):
+        if "targets" not in fields:
+            raise UserError(
+                f"task.name={name!r} guesses hidden tokens, and data.{key}="
+                f"{getattr(config.data, key)!r} hides none: set it to {task.hides!r}"
+            )
 
 
 def _batch_key(config: Config) -> str:

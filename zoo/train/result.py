@@ -38,6 +38,9 @@ class Result:
         a model of labelled texts, strings or pairs of them; of one that writes text, tokens
         `[n, t]`, whose next one is predicted. Raises UserError on inputs of another kind or shape.
         """
+        if not hasattr(self.parts.task, "predict"):
+            name = self.parts.config.task.name
+            raise UserError(f"a run of {name} predicts nothing of an input by itself")
         if "token_mask" in self.parts.dataset.shapes:
             return self._predict(self._encode(inputs))
         if self.parts.dataset.tokenizer:
