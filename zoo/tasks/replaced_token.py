@@ -128,7 +128,10 @@ class ReplacedToken:
             "precision": ("found", "flagged"),
             "recall": ("found", "replaced"),
         }
-        return {name: float(sums[above]) / max(float(sums[by]), 1.0) for name, (above, by) in rows.items()}
+        return {
+            name: float(sums[above]) / max(float(sums[by]), 1.0)
+            for name, (above, by) in rows.items()
+        }
 
 
 def draw_tokens(logits: jax.Array, key: jax.Array | None) -> jax.Array:
