@@ -33,6 +33,10 @@ def join(params, **changes):
 def found():
     fresh = TASK.init(jax.random.key(0))
     params = jax.tree.map(lambda x: x * 20, fresh)
+    # One token is likely, so that some are drawn right.
+    bias = params[COMPANIONS]["generator"]["head"]["bias"]
+    likely = BATCH["targets"][0][BATCH["real"][0]][0]
+    params[COMPANIONS]["generator"]["head"]["bias"] = bias.at[likely].set(60.0)
 
     def apart(generator_embed, params):
         """The same loss, the generator's embedding being one of its own."""
@@ -114,7 +118,9 @@ def test_by_hand(found):
 
 
 def test_parts_add_up_to_the_whole(found):
-    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    def same(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(abs(b).max(), 1))
+
     jax.tree.map(same, *found[1]["parts"])
 
 
@@ -134,7 +140,7 @@ def test_no_gradient_goes_through_what_is_drawn(found):
     alone = ReplacedToken(MODEL, GENERATOR, 0.0)
     run = jax.jit(jax.grad(lambda p: alone.loss(p, PLACED, KEY)[0]))
     one, other = (tree[COMPANIONS] for tree in (run(found[0]), found[1]["gradient"]))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, other)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), one, other)
 
 
 def test_at_the_start(found):
