@@ -77,8 +77,11 @@ class MaskTokens(TokenOp):
 
     Gives `tokens` `[n, t]`, the originals as `targets`, and `real`, true where one is to be
     guessed: `round(rate * tokens)` of a row, at least one. Special tokens never are. With
-    `whole_word` all pieces of a word are, until that number is reached. ELECTRA's generator (Clark
-    et al. 2020) sees `mask_tokens(0.15, mask=1, random=0)`.
+    `whole_word` all pieces of a word are, until that number is reached; without, the tokens to be
+    guessed are among `places` `[n, m]`, as many as a row can have. ELECTRA's generator (Clark et
+    al. 2020) sees `mask_tokens(0.15, mask=1, random=0)`.
+
+    An example is masked anew each time that it is read (RoBERTa's dynamic masks, Liu et al. 2019).
     """
 
     draws_per_token: ClassVar[int] = 3
@@ -119,6 +122,9 @@ class MaskTokens(TokenOp):
             "real": chosen,
             "token_mask": real,
         }
+        if not self.whole_word:  # of which the last word may go beyond the number
+            most = int(self._count(np.array([tokens.shape[1]]))[0])
+            out["places"] = np.argsort(~chosen, axis=1, kind="stable")[:, :most].astype(np.int32)
         cut: Examples = {k: examples[k][:, :-1] for k in ("segments", "positions") if k in examples}
         return {**examples, **cut, **out}
 
@@ -135,9 +141,12 @@ class MaskTokens(TokenOp):
         order = np.argsort(keys, axis=1, kind="stable")
         ranks = np.empty_like(order)
         np.put_along_axis(ranks, order, np.arange(tokens.shape[1])[None], axis=1)
-        counts = eligible.sum(axis=1)
-        wanted = np.where(counts > 0, np.maximum(np.rint(counts * self.rate), 1), 0)
+        wanted = self._count(eligible.sum(axis=1))
         return eligible & (np.take_along_axis(ranks, first, axis=1) < wanted[:, None])
+
+    def _count(self, sizes: np.ndarray) -> np.ndarray:
+        """How many tokens are to be guessed in rows of these sizes."""
+        return np.where(sizes > 0, np.maximum(np.rint(sizes * self.rate), 1), 0)
 
 
 @OPS.register("corrupt_spans")

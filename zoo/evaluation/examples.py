@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DataConfig, UserError, nearest
-from zoo.data import AtLength, Dataset, Op, Source, SubsetSource, from_arrays, read_eval
+from zoo.data import (
+    AtLength,
+    Dataset,
+    Op,
+    Source,
+    SubsetSource,
+    from_arrays,
+    parse_ops,
+    read_eval,
+)
 from zoo.data.sources import WITH_COLUMNS, open_raw
 from zoo.data.splits import NoSplit, parse_split, select_slices
 from zoo.data.text import encode_text, find_text
@@ -337,23 +346,30 @@ def make_tokens(
         told = [line for line in subject.loaded.report if "tokenizer" in line]
         why = f" ({told[0]})" if told else ""
         raise UserError(f"{subject.name} has no tokenizer{why}: give one, --tokenizer=FILE")
-    ops = subject.recipe.ops if subject.recipe is not None else ()
     if subject.task.name == "causal_lm" and {"text", "label"} <= set(dataset.shapes):
         alone = TextAlone(dataset.splits["train"])
         dataset = dataclasses.replace(dataset, splits={"train": alone}, num_classes=None)
     if find_text(dataset) != ("text",) or "label" in dataset.shapes or config.packing:
         encoded = encode_text(dataset, config, subject.tokenizer)
-        return encoded, ops, _tell_cut(encoded.splits["train"], config.length)
+        return encoded, choose_token_ops(subject, encoded), _tell_cut(encoded, config.length)
     # A text shorter than the model's longest window is a window by itself.
     encoded = encode_text(dataset, dataclasses.replace(config, length=1), subject.tokenizer)
     windows: Any = encoded.splits["train"]
     length = min(config.length, len(windows.tokens) - 1)
     windows = dataclasses.replace(windows, length=length, stride=length, whole=False)
-    return dataclasses.replace(encoded, splits={"train": windows}), ops, ()
+    encoded = dataclasses.replace(encoded, splits={"train": windows})
+    return encoded, choose_token_ops(subject, encoded), ()
 
 
-def _tell_cut(source: Any, length: int) -> tuple[str, ...]:
-    sizes = find_sizes(source)
+def choose_token_ops(subject: Subject, encoded: Dataset) -> tuple[Op, ...]:
+    """Those of a run; what hides tokens for a published model that guesses them."""
+    if subject.recipe is not None:
+        return subject.recipe.ops
+    return parse_ops(getattr(TASKS.get(subject.task.name), "hides", ""), encoded, "data")
+
+
+def _tell_cut(encoded: Dataset, length: int) -> tuple[str, ...]:
+    sizes = find_sizes(encoded.splits["train"])
     if sizes is None:
         return ()
     full = int((sizes >= length).sum())

@@ -24,6 +24,7 @@ from zoo.use.predict import find_scores, label_names, rename, run_names
 # The task of a head, where it is the only one.
 OF_HEADS = {
     "lm": "causal_lm",
+    "masked_lm": "masked_lm",
     "classification": "classification",
     "distilled": "classification",
     "token": "token_classification",

@@ -58,6 +58,11 @@ def make_loss() -> tuple[Ratio, ...]:
     )
 
 
+def make_token_accuracy() -> tuple[Ratio]:
+    """The share of a row's `num_tokens` that are right."""
+    return (Ratio("accuracy", ("num_correct", "num_tokens")),)
+
+
 def make_perplexity() -> tuple[Perplexity]:
     return (Perplexity("perplexity", ("loss", "num_tokens"), higher_is_better=False),)
 
@@ -133,11 +138,6 @@ class Pearson(Moments):
         count, p, t, pp, tt, pt, _ = moments
         spread = np.sqrt(_spread(count, p, pp) * _spread(count, t, tt))
         return np.clip(divide(pt - divide(p * t, count), spread), -1.0, 1.0)
-
-
-def make_token_accuracy() -> tuple[Ratio]:
-    """The share of tokens that were the likeliest, where a row is many."""
-    return (Ratio("accuracy", ("num_correct", "num_tokens")),)
 
 
 def make_mse() -> tuple[Errors]:

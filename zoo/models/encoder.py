@@ -146,11 +146,13 @@ class Encoder(nn.Module):
         segments: Int[Array, "b t"] | None = None,
         types: Int[Array, "b t"] | None = None,
         mask: Bool[Array, "b t"] | None = None,
+        places: Int[Array, "b m"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "b ..."], dict[str, Any]]:
         """`mask` is true where a token is real; `types` says sentence A (0, the default) or B (1);
         `segments` numbers documents that must not see each other; `positions` count from 0 in every
-        family.
+        family. Where `places` are given, heads that speak of each token speak of those there alone:
+        `m` takes the place of `t` in the outputs.
 
         Returns, in float32, by `head`: 'none' the encoded tokens `b t d`; 'masked_lm' logits
         `b t v`; 'replaced_token' `b t`; 'token' `b t c`; 'span' logits of being start and end
@@ -181,6 +183,8 @@ class Encoder(nn.Module):
         if self.pooler:
             pool = ACTIVATIONS[self.pooler_activation]
             aux["pooled"] = pool(self._dense(self.width, "pooler")(x[:, 0]))
+        if places is not None:
+            x = jnp.take_along_axis(x, places[..., None], axis=1)
         return self._read_out(x, aux.get("pooled"), embed, dropout).astype(jnp.float32), aux
 
     def _add_places(self, x: Any, positions: Any, types: Any, mask: Any) -> Any:

@@ -10,7 +10,7 @@ names the head that it wants of a model that can have several. Its methods:
   examples; `sums` are summable metrics, among them `loss` (that sum) and `weight`, what it is
   divided by. `key` is None in evaluation. The sums of a batch's parts add up to those of the whole.
 - `summarise(sums) -> {name: number}`: metrics from the sums of any number of batches.
-- `predict(params, batch) -> outputs` as a person wants them.
+- `predict(params, batch) -> outputs` as a person wants them, where there is such a thing.
 - `observe(params, batch) -> {field: array}`, which a task need not have: for each row `[b]` of the
   batch what metrics are made of (zoo/metrics names the fields), padding included.
 
@@ -42,8 +42,10 @@ from zoo.registry import Registry
 from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classification import Classification
 from zoo.tasks.companions import Companion
+from zoo.tasks.masked_lm import MaskedLM
 from zoo.tasks.multiple_choice import MultipleChoice
 from zoo.tasks.regression import Regression
+from zoo.tasks.replaced_token import ReplacedToken
 from zoo.tasks.seq2seq import SequenceToSequence
 from zoo.tasks.span import SpanPrediction
 from zoo.tasks.token_classification import TokenClassification
@@ -54,6 +56,8 @@ TASKS = Registry("task")
 TASKS.add("classification", Classification)
 TASKS.add("regression", Regression)
 TASKS.add("causal_lm", CausalLM)
+TASKS.add("masked_lm", MaskedLM)
+TASKS.add("replaced_token", ReplacedToken)
 TASKS.add("seq2seq", SequenceToSequence)
 TASKS.add("token_classification", TokenClassification)
 TASKS.add("span", SpanPrediction)

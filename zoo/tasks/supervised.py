@@ -62,16 +62,16 @@ def init_model(model: nn.Module, key: jax.Array) -> dict[str, Any]:
 
 
 def apply_model(
-    model: nn.Module, params: Any, batch: Mapping[str, Any], key: jax.Array | None
+    model: nn.Module, params: Any, batch: Mapping[str, Any], key: jax.Array | None, **more: Any
 ) -> Any:
     """(outputs, aux) of any model on a batch; with a key in training mode, dropout on.
 
     Of texts the model is told which tokens are real and, where it has several sentence types, which
-    of two texts each is of.
+    of two texts each is of; of packed documents which is which. `more` is told as well.
     """
-    more = {}
     if "token_mask" in batch:
         more["mask"] = batch["token_mask"]
+        more |= {name: batch[name] for name in ("segments", "positions") if name in batch}
         if "types" in batch and getattr(model, "num_types", 0) > 1:
             more["types"] = batch["types"]
     return call_model(model, params, batch[find_input(batch)], key, **more)

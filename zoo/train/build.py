@@ -28,6 +28,7 @@ from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
 from zoo.tasks import TASKS, make_task
 from zoo.train.compile import Programs
+from zoo.train.fields import check_fields
 from zoo.train.labels import check_labels
 from zoo.train.models import Beside, add_lora, build_companions, build_model, find_factory
 from zoo.train.start import (
@@ -60,10 +61,7 @@ class Parts:
 def build(config: Config, dataset: Dataset | None = None) -> Parts:
     """Builds all parts, the cheap checks first. Raises UserError on what does not fit together."""
     head = getattr(TASKS.get(config.task.name), "head", None)
-    find_factory(config.model.name)
-    make_optimizer(config.optim, config.train.num_steps)  # its mistakes before any data is read
-    check_steps(config.optim, config.train)
-    check_lora(config.model.lora)
+    _check_alone(config)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
     mesh = make_mesh(config.parallel)
     num_shares = int(np.prod([mesh.shape[axis] for axis in DATA_AXES]))
@@ -74,12 +72,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     opened = None if config.init_from is None else open_source(config.init_from, head)
     if dataset is None:
         dataset = open_dataset(config.data, choose_tokenizer(config, opened))
-    dataset = check_labels(dataset)
-    if config.train.eval_every_steps and "val" not in dataset.splits:
-        raise UserError(
-            f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
-            "set data.validation_fraction"
-        )
+    dataset = _check_splits(config, check_labels(dataset))
     ops, eval_ops = choose_ops(config.data, dataset)
     stream = TrainStream(
         dataset.splits["train"],
@@ -93,7 +86,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     )
     try_images(config, dataset, ops, eval_ops)
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
-    _check_hidden_tokens(config, dataset, batch)
+    check_fields(config, dataset, batch, eval_ops)
     attend = choose_attend(mesh.devices.flat[0].platform)
     model = build_model(config, dataset, batch, attend, opened)
     start = None if opened is None else make_start(config, opened, model, dataset)
@@ -122,20 +115,23 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     )
 
 
-def _check_hidden_tokens(config: Config, dataset: Dataset, batch: dict[str, Any]) -> None:
-    """Raises UserError where the next token is to be predicted in rows that `mask_tokens` or
-    `corrupt_spans` made, and where there is no source with its target."""
-    made = batch.keys() - dataset.shapes.keys()
-    if config.task.name == "seq2seq" and not {"source", "target"} <= batch.keys():
+def _check_alone(config: Config) -> None:
+    """Raises UserError on the mistakes of a config that show before any data is read."""
+    find_factory(config.model.name)
+    make_optimizer(config.optim, config.train.num_steps)
+    check_steps(config.optim, config.train)
+    check_lora(config.model.lora)
+
+
+def _check_splits(config: Config, dataset: Dataset) -> Dataset:
+    """The dataset. Raises UserError where evaluation is asked for and there is nothing to do it
+    on."""
+    if config.train.eval_every_steps and "val" not in dataset.splits:
         raise UserError(
-            "task.name='seq2seq' takes pairs of texts, 'source' and 'target', or a text with "
-            f"data.transform='corrupt_spans()'; {dataset.name} has {', '.join(dataset.shapes)}"
+            f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
+            "set data.validation_fraction"
         )
-    if config.task.name == "causal_lm" and made & {"targets", "target"}:
-        raise UserError(
-            f"task.name='causal_lm' predicts the next token, and data.transform="
-            f"{config.data.transform!r} hides tokens: leave that out, or name a task of your own"
-        )
+    return dataset
 
 
 def _batch_key(config: Config) -> str:

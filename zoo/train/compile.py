@@ -105,10 +105,11 @@ class Programs:
             )
 
         places = named_leaves(self.state_shardings.params)
-        # A copy of their own: the state is donated.
+        # A copy of their own: the state is donated. A companion may have less than its source.
         given = {
             path: jax.device_put(leaf, places[path], may_alias=False)
             for path, leaf in named_leaves(params).items()
+            if path in places
         }
         return jax.jit(start, out_shardings=self.state_shardings)(self._key, given)
 

@@ -40,6 +40,9 @@ class Result:
         """
         if self.parts.config.task.name == "seq2seq":
             raise UserError("the run answers texts: zoo.generate(WORKDIR, texts)")
+        if not hasattr(self.parts.task, "predict"):
+            name = self.parts.config.task.name
+            raise UserError(f"a run of {name} predicts nothing of an input by itself")
         if "token_mask" in self.parts.dataset.shapes:
             return self._predict(self._encode(inputs))
         if self.parts.dataset.tokenizer:

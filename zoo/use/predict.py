@@ -130,6 +130,8 @@ def _predict_run(
         raise UserError(f"{name} writes text: zoo generate {name} --prompt=...")
     if recipe.task.name == "multiple_choice":
         raise UserError(f"{name} chooses between answers, which zoo predict does not")
+    if recipe.task.name in ("masked_lm", "replaced_token"):
+        refuse_others(loaded)
     if recipe.task.name in ("span", "token_classification"):
         from zoo.use.spans import make_run_reader
 
