@@ -17,7 +17,7 @@ from zoo.tasks.class_losses import sigmoid_losses, smooth_targets, softmax_losse
 from zoo.train.step import accumulate
 
 RANDOM = np.random.default_rng(0)
-LOGITS = RANDOM.normal(size=(12, 4)).astype(np.float32) * 2
+LOGITS = jnp.asarray(RANDOM.normal(size=(12, 4)) * 2, jnp.float32)
 LABEL = RANDOM.choice(4, 12, p=[0.5, 0.3, 0.1, 0.1])
 LABELS = (RANDOM.random((12, 4)) < 0.4).astype(np.float32)
 WEIGHTS = np.array([0.5, 2.0, 1.0, 3.0])
@@ -36,13 +36,13 @@ def make(label, **arguments):
 @pytest.mark.parity
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_torch(torch, smoothing):
-    functional, logits = torch.nn.functional, torch.tensor(LOGITS)
+    functional, logits = torch.nn.functional, torch.tensor(np.asarray(LOGITS))
     weights = torch.tensor(WEIGHTS, dtype=torch.float32)
     more = {"weight": weights, "label_smoothing": smoothing, "reduction": "none"}
     wanted = functional.cross_entropy(logits, torch.tensor(LABEL), **more)
-    targets = smooth_targets(np.eye(4, dtype=np.float32)[LABEL], smoothing, False)
+    targets = smooth_targets(jnp.eye(4)[LABEL], smoothing, False)
     np.testing.assert_allclose(softmax_losses(LOGITS, targets, WEIGHTS), wanted, rtol=1e-5)
-    targets = smooth_targets(LABELS, smoothing, True)
+    targets = smooth_targets(jnp.asarray(LABELS), smoothing, True)
     given = logits, torch.tensor(np.asarray(targets))
     more = {"pos_weight": weights, "reduction": "none"}
     wanted = functional.binary_cross_entropy_with_logits(*given, **more).mean(1)
@@ -51,14 +51,14 @@ def test_torch(torch, smoothing):
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_focus_by_hand(gamma):
-    z = LOGITS.astype(np.float64)
+    z = np.asarray(LOGITS, np.float64)
     p = (np.exp(z) / np.exp(z).sum(1, keepdims=True))[np.arange(12), LABEL]
     wanted = -WEIGHTS[LABEL] * (1 - p) ** gamma * np.log(p)
-    targets = np.eye(4, dtype=np.float32)[LABEL]
+    targets = jnp.eye(4)[LABEL]
     np.testing.assert_allclose(softmax_losses(LOGITS, targets, WEIGHTS, gamma), wanted, rtol=1e-4)
     p = 1 / (1 + np.exp(-z))
     each = np.where(LABELS > 0, WEIGHTS * (1 - p) ** gamma * np.log(p), p**gamma * np.log(1 - p))
-    got = sigmoid_losses(LOGITS, LABELS, WEIGHTS, gamma)
+    got = sigmoid_losses(LOGITS, jnp.asarray(LABELS), WEIGHTS, gamma)
     np.testing.assert_allclose(got, -each.mean(1), rtol=1e-4)
     sure = jnp.full((1, 4), -300.0).at[0, 0].set(300.0)  # p is 1 to the last bit
     for find in (softmax_losses, sigmoid_losses):

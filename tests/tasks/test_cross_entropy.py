@@ -29,7 +29,7 @@ def make_batch():
     return {"tokens": tokens, "segments": starts.cumsum(1), "real": real, "mask": mask}
 
 
-BATCH = make_batch()
+BATCH = {k: jnp.asarray(v) for k, v in make_batch().items()}
 
 
 def test_by_hand():
@@ -42,7 +42,9 @@ def test_by_hand():
 
     def find(x, kernel, bias):
         read_out = lambda part, number: part @ kernel + bias
-        return sum_losses_in_parts(read_out, x, targets, counts, 3, 0.1)
+        return sum_losses_in_parts(
+            read_out, x, *(jnp.asarray(a) for a in (targets, counts)), 3, 0.1
+        )
 
     run = jax.jit(jax.value_and_grad(find, argnums=(0, 1, 2), has_aux=True))
     given = stream, kernel.astype(np.float32), bias.astype(np.float32)
