@@ -189,6 +189,16 @@ class Dataset:
         return out
 
     @functools.cached_property
+    def class_shares(self) -> np.ndarray:
+        """The part of the training examples that has each class, `[c]`, in float64."""
+        labels = read_labels(self.splits["train"])
+        if labels is not None and labels.ndim > 1:
+            return np.asarray(labels, np.float64).mean(axis=0)
+        return np.bincount(np.asarray(labels), minlength=self.num_classes or 0) / max(
+            len(self.splits["train"]), 1
+        )
+
+    @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Field -> shape of one example before any operation; () of lists, which differ in
         length."""

@@ -160,7 +160,7 @@ def check_labels(subject: Subject, dataset: Dataset) -> None:
     if task == "classification" and not dataset.num_classes:
         raise UserError(f"{name} has values, {subject.name} gives classes")
     if task == "classification" and shape != ():
-        raise UserError(f"{name} has several labels an example, {subject.name} gives one class")
+        raise UserError(f"{name} has several labels an example: zoo eval measures one")
 
 
 def rename_keys(line: str, train_split: str = "split") -> str:

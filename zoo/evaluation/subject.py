@@ -124,7 +124,7 @@ def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:
         value = scores == "value" or (count == 1 and config.get("problem_type") is None)
         found = "regression" if value else "classification"
         if scores == "sigmoid" and not value:
-            raise UserError(f"{name} gives several labels an example, which no task here measures")
+            raise UserError(f"{name} gives several labels an example: zoo eval measures one")
     if asked is not None:
         TASKS.get(asked)
         if found is not None and not _gives(head, asked):

@@ -85,6 +85,13 @@ class Decoder(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
+    def setup(self) -> None:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        init = nn.initializers.normal(self.initializer_range)
+        self.embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, **types)
+        size = self.vocab_size if self.head == "lm" else self.num_classes
+        self.out = nn.Dense(size, use_bias=False, kernel_init=init, name="head", **types)
+
     @nn.compact
     def __call__(
         self,
@@ -102,12 +109,10 @@ class Decoder(nn.Module):
 
         Returns float32 logits `b t v` (head 'sequence': `b c`, read at the last real token; 'none':
         the normed stream `b t d`) and aux: `attention` `[layers, b, n, t, s]`, `hidden`
-        `[layers, b, t, d]`, with experts `router` (logits `[layers, b, t, e]`) and `imbalance` (a
-        loss, `find_imbalance`), and the new `cache` where one was given. Raises UserError on more
-        tokens than positions.
+        `[layers, b, t, d]`, `stream` `[b, t, d]` (what `read_out` makes logits of), with experts
+        `router` (logits `[layers, b, t, e]`) and `imbalance` (a loss, `find_imbalance`), and the
+        new `cache` where one was given. Raises UserError on more tokens than positions.
         """
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        init = nn.initializers.normal(self.initializer_range)
         dropout = self.dropout if train else 0.0
         self._check_length(tokens.shape[1])
         start, seen = 0, None
@@ -115,8 +120,7 @@ class Decoder(nn.Module):
             start, seen = extend_mask(cache, tokens.shape[1], mask)
             if positions is None:
                 positions = count_positions(seen, start, tokens.shape[1])
-        embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="embed", **types)
-        x = embed(tokens)
+        x = self.embed(tokens)
         if self.scaled_embedding:
             x = x * jnp.asarray(math.sqrt(self.width), x.dtype)  # rounded, as Gemma's code does
         if self.positions == "learned":
@@ -143,8 +147,12 @@ class Decoder(nn.Module):
         if cache is not None:
             length = start + tokens.shape[1]
             aux["cache"] = {"blocks": aux["cache"], "mask": seen, "length": length}
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = make_norm(self.norm, self.norm_epsilon, name="norm", **types)(x)
-        return self._read_out(x, embed, mask), aux
+        aux["stream"] = x
+        if self.head == "sequence":
+            x = x[:, -1] if mask is None else pick_last(x, mask)
+        return self.read_out(x), aux
 
     def _learned_positions(self, length: int, positions: Any) -> Any:
         """What is added to the stream."""
@@ -178,24 +186,16 @@ class Decoder(nn.Module):
         """'local' or 'global' of each layer."""
         return tuple(self.layer_pattern[i % len(self.layer_pattern)] for i in range(self.depth))
 
-    def _read_out(self, x: Any, embed: nn.Embed, mask: Any) -> Any:
-        """The head."""
+    def read_out(self, x: Float[Array, "*n d"], train: bool = False) -> Float[Array, "*n v"]:
+        """What the head makes of the normed stream, in float32: of each place by itself, so that
+        a task may ask for a few at a time. `train` is nothing to it."""
         if self.head == "none":
             return x.astype(jnp.float32)
-        if self.head == "sequence":
-            x = x[:, -1] if mask is None else pick_last(x, mask)
         if self.head == "lm" and self.tied:
-            table = embed.embedding.astype(self.dtype)
-            out = jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)
+            table = self.embed.embedding.astype(self.dtype)
+            out = jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
         else:
-            out = nn.Dense(
-                self.vocab_size if self.head == "lm" else self.num_classes,
-                use_bias=False,
-                kernel_init=nn.initializers.normal(self.initializer_range),
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-                name="head",
-            )(x).astype(jnp.float32)
+            out = self.out(x).astype(jnp.float32)
         if self.head == "lm" and self.logit_cap is not None:
             out = self.logit_cap * jnp.tanh(out / self.logit_cap)
         return out

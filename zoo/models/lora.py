@@ -12,6 +12,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import flax.linen as nn
@@ -61,6 +62,16 @@ class LoRA(nn.Module):
 
     def __call__(self, *inputs: Any, train: bool = False, **more: Any) -> tuple[Any, Any]:
         """What the model returns."""
+        with self._correct(train):
+            return self.base(*inputs, train=train, **more)
+
+    def read_out(self, x: Any, train: bool = False) -> Any:
+        """The model's own, corrected too; of a model that has it."""
+        with self._correct(train):
+            return self.base.read_out(x, train=train)  # type: ignore[attr-defined]
+
+    def _correct(self, train: bool) -> AbstractContextManager[Any]:
+        """In this context the targets compute with their corrections."""
         targets = find_targets(self.base.clone(parent=None, name=None), self.targets)
         depth = len(self.path)
 
@@ -76,8 +87,7 @@ class LoRA(nn.Module):
             x, a, b = (leaf.astype(y.dtype) for leaf in (x, a, b))
             return y + self.scale * ((x @ a) @ b)
 
-        with nn.intercept_methods(interceptor):
-            return self.base(*inputs, train=train, **more)
+        return nn.intercept_methods(interceptor)
 
     @property
     def scale(self) -> float:

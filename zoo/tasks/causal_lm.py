@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from zoo.config import UserError
-from zoo.tasks.supervised import call_model, init_model, run_model
+from zoo.tasks.cross_entropy import sum_losses, sum_losses_in_parts
+from zoo.tasks.supervised import argument, call_model, init_model, run_model
+
+# Logits of fewer tokens are no burden beside a model's other activations.
+SMALL_VOCABULARY = 8192
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,19 @@ class CausalLM:
 
     A model with experts is also trained to choose them alike: `balance` times its aux `imbalance`
     is added to each token's loss (of each part of an accumulated batch by itself), and is in no
-    metric.
+    metric. Nor is `z_loss` times log²(Z) of each token (zoo/tasks/cross_entropy.py), added too.
+
+    Of a vocabulary from `SMALL_VOCABULARY` on, the logits of only `places` places of each row are
+    there at a time, where the model can read out a few of them (0: all at once).
     """
 
     head: ClassVar[str] = "lm"  # of models that have several
 
     model: nn.Module
     token_bytes: np.ndarray | None
-    balance: float = field(default=0.01, metadata={"argument": True})
+    balance: float = argument(0.01)
+    z_loss: float = argument(0.0)
+    places: int = argument(128)
 
     @staticmethod
     def num_outputs(info: Any) -> int:
@@ -50,9 +58,12 @@ class CausalLM:
         return info.tokenizer.vocab_size
 
     @classmethod
-    def create(cls, model: nn.Module, info: Any, balance: float = 0.01) -> CausalLM:
+    def create(cls, model: nn.Module, info: Any, **arguments: Any) -> CausalLM:
         cls.num_outputs(info)
-        return cls(model, info.tokenizer.token_bytes, balance)
+        for name, value in arguments.items():
+            if not 0 <= value < math.inf:
+                raise UserError(f"task.arguments.{name}={value} should be 0 or more")
+        return cls(model, info.tokenizer.token_bytes, **arguments)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         return init_model(self.model, key)
@@ -60,28 +71,39 @@ class CausalLM:
     def loss(
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Summed cross-entropy, in training with the experts' balance; `weight` counts targets."""
-        losses, counts, aux = self._score(params, batch, key)
-        loss_sum = losses.sum()
-        sums = {"loss": loss_sum, "weight": counts.sum()}
+        """Summed cross-entropy, in training with z-loss and the experts' balance; `weight` counts
+        targets."""
+        total, losses, counts, aux = self._score(params, batch, key)
+        sums = {"loss": losses.sum(), "weight": counts.sum()}
         if self.token_bytes is not None:
             sums["bytes"] = self._count_bytes(batch, counts).sum()
         if key is not None and "imbalance" in aux:
-            loss_sum = loss_sum + self.balance * aux["imbalance"] * counts.sum()
-        return loss_sum, sums
+            total = total + self.balance * aux["imbalance"] * counts.sum()
+        return total, sums
 
     def _score(
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        """The loss of each target `[b, t]`, 1 where it counts, and the model's aux."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array, dict[str, Any]]:
+        """What is minimised of the targets, the loss of each `[b, t]`, 1 where it counts, and the
+        model's aux."""
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         counts = jnp.broadcast_to(batch["mask"].astype(jnp.float32)[:, None], targets.shape)
         if "real" in batch:
             counts = counts * batch["real"]
         packed = {k: batch[k][:, :-1] for k in ("segments", "positions") if k in batch}
+        # Where nobody reads the logits, they are not computed.
         logits, aux = call_model(self.model, params, inputs, key, **packed)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets) * counts
-        return losses, counts, aux
+        z_loss = 0.0 if key is None else self.z_loss
+        whole = not 0 < self.places < targets.shape[1] or logits.shape[-1] < SMALL_VOCABULARY
+        if whole or "stream" not in aux:
+            return *sum_losses(logits, targets, counts, z_loss), counts, aux
+
+        def read_out(x: Any, number: Any) -> Any:
+            own = None if key is None else jax.random.fold_in(key, number)
+            return call_model(self.model, params, x, own, method="read_out")
+
+        read = read_out, aux["stream"], targets, counts, self.places, z_loss
+        return *sum_losses_in_parts(*read), counts, aux
 
     def _count_bytes(self, batch: dict[str, Any], counts: jax.Array) -> jax.Array:
         """Bytes that each target stands for, `[b, t]`."""
@@ -90,7 +112,7 @@ class CausalLM:
     def observe(self, params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
         """Of each row `loss`, in nats summed over its targets, `num_tokens`, how many they are, and
         `num_bytes`, what they stand for, where the tokenizer tells."""
-        losses, counts, _ = self._score(params, batch, None)
+        _, losses, counts, _ = self._score(params, batch, None)
         found = {"loss": losses.sum(axis=1), "num_tokens": counts.sum(axis=1)}
         if self.token_bytes is not None:
             found["num_bytes"] = self._count_bytes(batch, counts).sum(axis=1)

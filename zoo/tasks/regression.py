@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from zoo.config import UserError
 from zoo.tasks.supervised import apply_model, argument, check_outputs, init_model, refuse_annotated
@@ -15,10 +17,12 @@ from zoo.tasks.supervised import apply_model, argument, check_outputs, init_mode
 
 @dataclass(frozen=True)
 class Regression:
-    """Squared error on `label` `[b]` or `[b, k]`.
+    """Squared, absolute or Huber's error on `label` `[b]` or `[b, k]`.
 
-    The model learns targets of mean 0 and deviation 1 (of the training set); `loss` is in these
-    units, `mse`, `mae`, `r2` (mean over the k targets) and predictions are in the data's own.
+    The last (Huber 1964) is half the square up to `delta` and a line from there on, with `delta` in
+    units of the training deviation. The model learns targets of mean 0 and deviation 1 (of the
+    training set); `loss` is in these units, `mse`, `mae`, `r2` (mean over the k targets) and
+    predictions are in the data's own.
     """
 
     head: ClassVar[str] = "sequence"  # of models that have several
@@ -27,6 +31,8 @@ class Regression:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     standardize: bool = argument(True)
+    error: Literal["squared", "absolute", "huber"] = argument("squared")
+    delta: float = argument(1.0)
 
     @staticmethod
     def num_outputs(info: Any) -> int:
@@ -40,12 +46,18 @@ class Regression:
         return int(info.statistics["label"][0].size)
 
     @classmethod
-    def create(cls, model: nn.Module, info: Any, standardize: bool = True) -> Regression:
+    def create(
+        cls, model: nn.Module, info: Any, standardize: bool = True, **arguments: Any
+    ) -> Regression:
+        if not 0 < arguments.get("delta", 1.0) < math.inf:
+            raise UserError(f"task.arguments.delta={arguments['delta']} should be above 0")
+        if "delta" in arguments and arguments.get("error") != "huber":
+            raise UserError("task.arguments.delta is for task.arguments.error='huber'")
         check_outputs(model, cls.num_outputs(info), info.name, "values an example")
         mean, deviation = (tuple(map(float, part.reshape(-1))) for part in info.statistics["label"])
         if not standardize:
             mean, deviation = (0.0,) * len(mean), (1.0,) * len(mean)
-        return cls(model, mean, deviation, standardize)
+        return cls(model, mean, deviation, standardize, **arguments)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         return init_model(self.model, key)
@@ -53,7 +65,7 @@ class Regression:
     def loss(
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Summed squared error in units of the training deviation, mean over the targets."""
+        """Summed error in units of the training deviation, mean over the targets."""
         mask = batch["mask"].astype(jnp.float32)[:, None]
         values, targets = self._compare(params, batch, key)
         errors = (values - targets) * mask
@@ -78,8 +90,15 @@ class Regression:
         return outputs * jnp.asarray(self.deviation), targets - jnp.asarray(self.mean)
 
     def _losses(self, errors: jax.Array) -> jax.Array:
-        """Squared errors `[b]` in units of the training deviation, mean over the targets."""
-        return jnp.square(errors / jnp.asarray(self.deviation)).mean(axis=1)
+        """Losses `[b]` of errors in units of the training deviation, mean over the targets."""
+        errors = errors / jnp.asarray(self.deviation)
+        if self.error == "absolute":
+            losses = jnp.abs(errors)
+        elif self.error == "huber":
+            losses = optax.huber_loss(errors, delta=self.delta)
+        else:
+            losses = jnp.square(errors)
+        return losses.mean(axis=1)
 
     def observe(self, params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
         """`prediction` and `target` `[b, k]` in the data's units, and `loss` `[b]`."""
