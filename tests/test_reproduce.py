@@ -1,4 +1,4 @@
-"""`zoo reproduce` on a toy recipe: the row, the verdict, and what is refused before anything runs."""
+"""`zoo reproduce` on a toy recipe: the row, the verdict, and what is refused at once."""
 
 import pytest
 
@@ -62,12 +62,20 @@ def test_reached_and_not_reached(toy, tmp_path, capsys):
     ("expected", "words", "told"),
     [
         ("", [], "states no number to compare with"),
-        ('"1k": Expected("test/accuracy", 1, 0)', [], "did you mean 'toy.py:1k'?"),
+        ('"1k": Expected("test/accuracy", 1.0, 0.1)', [], "did you mean 'toy.py:1k'?"),
         ('"": ("test/accuracy", 1)', [], "EXPECTED is no dict"),
-        ('"": Expected("test/accuracy", 1, 0)', ["--config.train.num_steps=3"], "another recipe"),
-        ('"": Expected("test/accuracy", 1, 0)', ["--results=no/R.md"], "no folder"),
-        ('"": Expected("test/accuracy", 1, 0)', ["--results=people.md"], "does not end in a table"),
-        ('"": Expected("test/accuracy", 1, 0)', ["--results=."], "cannot read"),
+        (
+            '"": Expected("test/accuracy", 1.0, 0.1)',
+            ["--config.train.num_steps=3"],
+            "another recipe",
+        ),
+        ('"": Expected("test/accuracy", 1.0, 0.1)', ["--results=no/R.md"], "no folder"),
+        (
+            '"": Expected("test/accuracy", 1.0, 0.1)',
+            ["--results=people.md"],
+            "does not end in a table",
+        ),
+        ('"": Expected("test/accuracy", 1.0, 0.1)', ["--results=."], "cannot read"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(toy, tmp_path, capsys, expected, words, told):
@@ -83,10 +91,6 @@ def test_mistakes_are_told_before_anything_runs(toy, tmp_path, capsys, expected,
 
 def test_worse_by_the_tolerance_is_still_reached():
     high, low = Expected("a", 0.9, 0.01), Expected("a", 2.0, 0.1, lower_is_better=True)
-    assert [high.is_reached(x) for x in (0.95, 0.89, 0.88, float("nan"))] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert [low.is_reached(x) for x in (1.0, 2.1, 2.2, float("nan"))] == [True, True, False, False]
+    told = [True, True, False, False]
+    assert [high.is_reached(x) for x in (0.95, 0.89, 0.88, float("nan"))] == told
+    assert [low.is_reached(x) for x in (1.0, 2.1, 2.2, float("nan"))] == told
