@@ -17,6 +17,7 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     LogConfig,
     ModelConfig,
     OptimConfig,
@@ -25,6 +26,8 @@ from zoo.config import (
     parse_options,
     quick,
 )
+
+EXPECTED = {"": Expected("val/loss", 1.738, 0.02, lower_is_better=True)}
 
 
 def get_config(argument: str = "") -> Config:

@@ -15,6 +15,7 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     LogConfig,
     ModelConfig,
     OptimConfig,
@@ -23,6 +24,8 @@ from zoo.config import (
     parse_options,
     quick,
 )
+
+EXPECTED = {"": Expected("val/bits_per_byte", 1.566, 0.02, lower_is_better=True)}
 
 
 def get_config(argument: str = "") -> Config:

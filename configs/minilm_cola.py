@@ -14,6 +14,7 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     LogConfig,
     ModelConfig,
     OptimConfig,
@@ -21,6 +22,8 @@ from zoo.config import (
     parse_options,
     quick,
 )
+
+EXPECTED = {"": Expected("test/matthews", 0.283, 0.03)}
 
 
 def get_config(argument: str = "") -> Config:

@@ -17,6 +17,7 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     LogConfig,
     ModelConfig,
     OptimConfig,
@@ -24,6 +25,8 @@ from zoo.config import (
     parse_options,
     quick,
 )
+
+EXPECTED = {"8k": Expected("test/accuracy", 0.850, 0.01)}
 
 
 def get_config(argument: str = "") -> Config:

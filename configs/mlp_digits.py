@@ -13,12 +13,15 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     ModelConfig,
     OptimConfig,
     TrainConfig,
     parse_options,
     quick,
 )
+
+EXPECTED = {"": Expected("test/accuracy", 0.981, 0.01)}
 
 
 def get_config(argument: str = "") -> Config:

@@ -16,6 +16,7 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     LogConfig,
     ModelConfig,
     OptimConfig,
@@ -23,6 +24,11 @@ from zoo.config import (
     parse_options,
     quick,
 )
+
+EXPECTED = {
+    "": Expected("test/accuracy", 0.9815, 0.002),
+    "5k": Expected("test/accuracy", 0.946, 0.01),
+}
 
 
 def get_config(argument: str = "") -> Config:

@@ -14,6 +14,7 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     LogConfig,
     ModelConfig,
     OptimConfig,
@@ -21,6 +22,8 @@ from zoo.config import (
     parse_options,
     quick,
 )
+
+EXPECTED = {"": Expected("test/accuracy", 0.985, 0.01)}
 
 
 def get_config(argument: str = "") -> Config:

@@ -19,6 +19,7 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     LogConfig,
     ModelConfig,
     OptimConfig,
@@ -26,6 +27,13 @@ from zoo.config import (
     parse_options,
     quick,
 )
+
+EXPECTED = {
+    "": Expected("test/accuracy", 0.976, 0.005),
+    "scratch": Expected("test/accuracy", 0.966, 0.005),
+    "1k": Expected("test/accuracy", 0.836, 0.02),
+    "1k,scratch": Expected("test/accuracy", 0.739, 0.02),
+}
 
 
 def get_config(argument: str = "") -> Config:

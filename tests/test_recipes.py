@@ -6,7 +6,8 @@ import jax
 import pytest
 
 import zoo
-from zoo.config import make_config
+from zoo.config import load_expected, load_recipe, make_config
+from zoo.config.parse import load_module
 
 RECIPES = sorted(pathlib.Path("configs").glob("*.py"))
 
@@ -26,6 +27,16 @@ def test_quick(path, tmp_path):
     assert shown["loss"] > 0
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert make_config(str(path), {}).train.num_steps > config.train.num_steps
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_the_number_it_states_is_in_its_docstring(path):
+    _, module, _ = load_module(str(path))
+    for options, expected in getattr(module, "EXPECTED", {}).items():
+        assert load_expected(f"{path}:{options}") == expected
+        assert load_recipe(f"{path}:{options}").train.num_steps
+        assert f"{expected.value:.10g}" in module.__doc__
+        assert expected.tolerance > 0
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

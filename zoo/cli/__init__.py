@@ -13,6 +13,7 @@ from zoo.cli.explain import explain
 from zoo.cli.generate import generate
 from zoo.cli.models import convert, info, list_, parity
 from zoo.cli.predict import embed, fill, predict
+from zoo.cli.reproduce import reproduce
 from zoo.cli.training import config, doctor, runs, train
 from zoo.cli.words import DONE, MISTAKE, NON_FINITE, STOPPED
 from zoo.config import UserError, nearest
@@ -24,6 +25,7 @@ usage: zoo VERB ...        zoo VERB --help says more
 
   train     train a recipe
   config    show a recipe's resolved config
+  reproduce a recipe run again, and its stated number compared
   runs      runs side by side, and their curves in one picture
   list      models with their parameters and FLOPs
   info      what one model is made of
@@ -43,6 +45,7 @@ Verb = Callable[[Sequence[str]], int | None]  # None: done
 VERBS: dict[str, Verb] = {
     "train": train,
     "config": config,
+    "reproduce": reproduce,
     "runs": runs,
     "list": list_,
     "info": info,

@@ -1,5 +1,6 @@
 """The typed configuration: schema, recipes and command line (floor 0, imports nothing of zoo)."""
 
+from zoo.config.expected import Expected, load_expected
 from zoo.config.parse import load_recipe, make_config, parse_command, parse_options, set_values
 from zoo.config.schema import (
     CheckpointConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "DataError",
+    "Expected",
     "LogConfig",
     "ModelConfig",
     "OptimConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "TaskConfig",
     "TrainConfig",
     "UserError",
+    "load_expected",
     "load_recipe",
     "make_config",
     "nearest",

@@ -93,6 +93,11 @@ def _check_buckets(config: Config) -> None:
         return
     if buckets[0] < 1 or list(buckets) != sorted(set(buckets)) or buckets[-1] != length:
         raise UserError(f"data.buckets={buckets} must grow from at least 1 to data.length={length}")
+    if config.train.num_seeds > 1:
+        raise UserError(
+            f"data.buckets needs train.num_seeds=1, not {config.train.num_seeds}: batches of "
+            "different lengths are no one step (data.buckets=() pads all to data.length)"
+        )
     if config.train.steps_per_call > 1:
         raise UserError(
             f"data.buckets needs train.steps_per_call=1, not {config.train.steps_per_call}: steps "

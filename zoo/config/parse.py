@@ -24,10 +24,10 @@ def parse_options(argument: str, *options: str) -> set[str]:
     return set(given)
 
 
-def load_recipe(spec: str) -> Config:
-    """Runs `get_config(argument)` of a recipe, `spec` being 'FILE' or 'FILE:ARGUMENT'.
+def load_module(spec: str) -> tuple[pathlib.Path, types.ModuleType, str]:
+    """The path, the module and the argument of a recipe, `spec` being 'FILE' or 'FILE:ARGUMENT'.
 
-    Raises UserError when the file is missing, has no get_config, or returns a wrong type.
+    Raises UserError when the file is missing.
     """
     file, _, argument = spec.partition(".py:")
     path = pathlib.Path(file if file.endswith(".py") else f"{file}.py")
@@ -40,6 +40,15 @@ def load_recipe(spec: str) -> Config:
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
+    return path, module, argument
+
+
+def load_recipe(spec: str) -> Config:
+    """Runs `get_config(argument)` of a recipe, `spec` being 'FILE' or 'FILE:ARGUMENT'.
+
+    Raises UserError when the file is missing, has no get_config, or returns a wrong type.
+    """
+    path, module, argument = load_module(spec)
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"{path} has no function get_config(argument)")
     config = module.get_config(argument)

@@ -177,6 +177,10 @@ class TrainConfig:
     metrics: tuple[str, ...] = _key(
         (), "further metrics of every evaluation, beside the task's own", decides=False
     )
+    num_seeds: int = _key(
+        1,
+        "trains the seeds `seed`, `seed + 1`, ... in one compiled step, each as its own run would",
+    )
 
 
 @dataclass(frozen=True)

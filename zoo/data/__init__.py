@@ -6,7 +6,7 @@ from zoo.data import masking as _masking  # noqa: F401
 from zoo.data import pixels as _pixels  # noqa: F401
 from zoo.data.ops import OPS, Op, choose_ops, parse_ops, without_random
 from zoo.data.order import AtLength
-from zoo.data.pipeline import TrainStream, read_ahead, read_eval
+from zoo.data.pipeline import StackedStream, TrainStream, read_ahead, read_eval
 from zoo.data.sources import (
     ArraySource,
     Dataset,
@@ -25,6 +25,7 @@ __all__ = [
     "Dataset",
     "Op",
     "Source",
+    "StackedStream",
     "SubsetSource",
     "TrainStream",
     "array_inputs",

@@ -92,8 +92,29 @@ class TrainStream:
         return source.take(indices, find_length(first_step))
 
 
+@dataclass(frozen=True)
+class StackedStream:
+    """Streams of the same steps that are read together: `{field: [steps, streams, rows, ...]}`."""
+
+    streams: tuple[TrainStream, ...]
+
+    @property
+    def steps_per_block(self) -> int:
+        """Of each stream."""
+        return self.streams[0].steps_per_block
+
+    def __len__(self) -> int:
+        return len(self.streams[0])
+
+    def __getitem__(self, block: int) -> Batch:
+        parts = [stream[block] for stream in self.streams]
+        broken = [part.pop("broken") for part in parts if "broken" in part]
+        batch = {name: np.stack([part[name] for part in parts], 1) for name in parts[0]}
+        return {**batch, "broken": np.concatenate(broken)} if broken else batch
+
+
 def read_ahead(
-    stream: TrainStream, first_block: int, *, num_workers: int, prefetch: int
+    stream: TrainStream | StackedStream, first_block: int, *, num_workers: int, prefetch: int
 ) -> Iterator[Batch]:
     """Blocks from `first_block` on, prepared ahead by Grain in a thread or in worker processes."""
     import grain

@@ -68,16 +68,33 @@ def run_batches(
     With `keep` the records stay, else the sums alone. `places` gives the place in the split of each
     row of each batch, by default in order.
     """
-    total: Any = None
-    kept: list[Records] = []
-    waiting: Any = None
+    return run_several(eval_step, [params], batches, places, keep=keep)[0]
+
+
+def run_several(
+    eval_step: Callable[[Any, Any], dict[str, Any]],
+    several: Sequence[Any],
+    batches: Iterable[Any],
+    places: Iterable[np.ndarray] | None = None,
+    *,
+    keep: bool = True,
+) -> list[Seen]:
+    """`run_batches` of the parameters of several models, each batch read once."""
+    totals: list[Any] = [None] * len(several)
+    kept: list[list[Records]] = [[] for _ in several]
+    waiting: list[Any] = [None] * len(several)
     for batch in batches:
-        begun = eval_step(params, batch)
+        begun = [eval_step(params, batch) for params in several]
         if not keep:
-            begun = {"sums": begun["sums"]}
-        total = _collect(total, kept, waiting)
+            begun = [{"sums": one["sums"]} for one in begun]
+        totals = [_collect(*one) for one in zip(totals, kept, waiting, strict=True)]
         waiting = begun
-    total = _collect(total, kept, waiting)
+    totals = [_collect(*one) for one in zip(totals, kept, waiting, strict=True)]
+    places = None if places is None else list(places)
+    return [_finish(total, own, places) for total, own in zip(totals, kept, strict=True)]
+
+
+def _finish(total: Any, kept: list[Records], places: Iterable[np.ndarray] | None) -> Seen:
     if not kept:
         return Seen(total, {}, np.zeros(0, int))
     masks = [part.pop("mask") > 0 for part in kept]

@@ -29,6 +29,7 @@ WEIGHTS = (
 ADAPTER_FILE, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 TIMM_KEYS = ("patch_embed.proj.weight", "stem.proj.weight")  # a ViT's, a Mixer's
 PACKAGE = "package:"  # the weights inside an installed distribution
+OF_SEED = "#"  # WORKDIR#3 is seed 3 of a run of several
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TEXT_FILES = ["*.json", "*.txt", "*.model", "README.md"]
 
@@ -57,7 +58,7 @@ class Source:
 
 def find_source(source: Any) -> Source:
     """A path, `package:NAME` (an installed distribution that holds weights), or a hub id where no
-    such path exists.
+    such path exists. Of a run of several seeds a path is the first seed, `PATH#SEED` any of them.
 
     Raises UserError when there is nothing, or nothing that can be read as weights.
     """
@@ -72,6 +73,9 @@ def find_source(source: Any) -> Source:
         return open_folder(path)
     if path.exists():
         return open_file(path)
+    run, mark, seed = str(path).rpartition(OF_SEED)
+    if mark and (epath.Path(run) / "checkpoints").is_dir():
+        return open_run(epath.Path(run), seed)
     if not HUB_ID.fullmatch(str(source)):
         meant = f"did you mean '{PACKAGE}{source}'?" if _is_installed(str(source)) else ""
         raise UserError(f"there is no {source} ({meant or 'a hub id has the form OWNER/NAME'})")
@@ -161,24 +165,45 @@ def open_file(path: epath.Path) -> Source:
     )
 
 
-def open_run(folder: epath.Path) -> Source:
-    """A run's newest checkpoint: its averaged parameters where it keeps an average.
+def open_run(folder: epath.Path, seed: str | None = None) -> Source:
+    """A run's newest checkpoint: its averaged parameters where it keeps an average. Of several
+    seeds the first, or the one named.
 
     A run whose model is a class of the user's own has no file that tells of it: `config` is {}.
-    Raises UserError when the run has written none yet, or when it is damaged.
+    Raises UserError when the run has written none yet, when it is damaged, and on a seed that it
+    did not train.
     """
     told = folder / MODEL_FILE
     values = read_json(told) if told.exists() else {}
     checkpoints = Checkpoints(folder / "checkpoints")
     if not told.exists() and not checkpoints.steps():
         raise UserError(f"{folder}: {MODEL_FILE} is missing; a run writes it when it starts")
-    leaves = choose_evaluated(checkpoints.restore_leaves())
+    leaves = choose_evaluated(choose_seed(folder, checkpoints.restore_leaves(), seed))
     if values.get("fields", {}).get("scan_layers"):
         leaves = named_leaves(unstack_layers(unflatten_dict(leaves, sep="/")))
     files = sorted((folder / "checkpoints").glob("*/manifest.json"))
     return Source(
         str(folder), "zoo", values, MemoryTensors(leaves, str(folder)), folder, tuple(files[-1:])
     )
+
+
+def choose_seed(folder: epath.Path, leaves: dict[str, Any], seed: str | None) -> dict[str, Any]:
+    """Of a training state of several seeds, whose arrays have a leading axis, that of one seed.
+
+    Raises UserError on a seed that the run did not train.
+    """
+    several = leaves["first_bad_step"].shape
+    if not several and seed is None:
+        return leaves
+    first = int(read_json(folder / "config.json").get("seed", 0))
+    seeds = range(first, first + (several[0] if several else 1))
+    if seed is not None and (not seed.isdecimal() or int(seed) not in seeds):
+        trained = f"seeds {seeds[0]} to {seeds[-1]}" if several else f"seed {first}"
+        raise UserError(f"{folder} has no seed {seed!r}: it trained {trained}")
+    if not several:
+        return leaves
+    place = 0 if seed is None else seeds.index(int(seed))
+    return {path: x if path == "step" else x[place] for path, x in leaves.items()}
 
 
 def choose_evaluated(leaves: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from zoo.checkpoint import Checkpoints
@@ -17,13 +18,14 @@ from zoo.gpu import set_memory_share
 from zoo.models import CLASSES
 from zoo.models.lora import LoRA, describe_targets
 from zoo.pretrained.describe import describe_model
-from zoo.pretrained.sources import MODEL_FILE
+from zoo.pretrained.sources import MODEL_FILE, OF_SEED
 from zoo.train.build import Parts, build
 from zoo.train.curves import draw_curves
 from zoo.train.loop import Loop, flops_per_step
 from zoo.train.progress import Progress
 from zoo.train.result import Result
-from zoo.train.rows import read_rows
+from zoo.train.rows import NO_METRICS, read_rows
+from zoo.train.seeds import list_seeds
 from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
 from zoo.train.wandb_writer import require_wandb
@@ -62,7 +64,7 @@ def fit(
     parts = build(config, dataset)
     progress = Progress(
         config.train.num_steps,
-        config.train.batch_size,
+        config.train.batch_size * config.train.num_seeds,
         flops_per_step(parts),
         show=config.log.progress,
     )
@@ -84,15 +86,27 @@ def first_state(parts: Parts, checkpoints: Checkpoints | None, progress: Progres
     if restored is not None:
         progress.tell(f"resuming from step {restored[0]}")
         return restored[1]
-    given = {} if parts.start is None else parts.start.load()
+    if parts.start is None and not parts.beside.readers:
+        return programs.init_state()
+    seeds = list_seeds(parts.config)
+    each = [read_given(parts, seed) for seed in seeds]
+    return programs.start_from(
+        each[0] if len(each) == 1 else jax.tree.map(lambda *x: np.stack(x), *each)
+    )
+
+
+def read_given(parts: Parts, seed: int) -> dict[str, Any]:
+    """The parameters that a seed does not draw but is given; what `init_from` leaves anew is drawn
+    as in its single run."""
+    given = {} if parts.start is None else parts.start.load(seed)
     if parts.beside.readers:
         given[COMPANIONS] = {name: read() for name, read in parts.beside.readers.items()}
-    return programs.start_from(given) if given else programs.init_state()
+    return given
 
 
 def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> None:
     """Says what is trained; the full parameter table goes to WORKDIR/parameters.txt."""
-    params = parts.programs.abstract_state.params
+    params = parts.programs.abstract_params
     sizes = ", ".join(f"{len(s):,} {name}" for name, s in parts.dataset.splits.items())
     count, beside = count_params(own_params(params)), count_params(params.get(COMPANIONS, {}))
     progress.tell(
@@ -101,6 +115,17 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         + f"; "
         f"{parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
+    if parts.config.train.num_seeds > 1:
+        seeds = list_seeds(parts.config)
+        progress.tell(
+            f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}, in one step; metrics are means over "
+            f"them, and the run is read as that of seed {seeds[0]}"
+            + (
+                ""
+                if folder is None
+                else f" ({folder}{OF_SEED}{seeds[1]} is that of seed {seeds[1]})"
+            )
+        )
     start = () if parts.start is None else parts.start.report
     for note in (*parts.dataset.notes, show_example(parts), *start):
         progress.tell(note)
@@ -164,16 +189,18 @@ def finish(loop: Loop, state: State) -> Result:
     for split in ("train", "val"):
         found = [row for row in rows if row["split"] == split]
         if found:
-            metrics[split] = {k: v for k, v in found[-1].items() if k not in ("step", "split")}
+            metrics[split] = {k: v for k, v in found[-1].items() if k not in NO_METRICS}
     shown = next((split for split in ("test", "val") if split in metrics), "train")
     title = f"{parts.config.model.name} on {parts.dataset.name}, {shown}, step {step}"
     if shown in metrics:
-        loop.progress.table(title, metrics[shown])
+        loop.progress.table(title, metrics[shown], loop.spreads.get(shown))
     if folder is not None and rows and parts.config.log.picture and jax.process_index() == 0:
         draw_curves(
             rows, folder / "curves.png", f"{parts.config.model.name} on {parts.dataset.name}"
         )
         loop.progress.tell(f"curves: {folder / 'curves.png'}")
-    params = state.eval_params
+    params = next(parts.programs.each_seed(state)).eval_params
     history = loop.writers.history
-    return Result(parts.model, own_params(params), metrics, history, parts, params)
+    return Result(
+        parts.model, own_params(params), metrics, history, parts, params, dict(loop.spreads)
+    )

@@ -15,6 +15,7 @@ from zoo.data import (
     Dataset,
     Op,
     Source,
+    StackedStream,
     SubsetSource,
     TrainStream,
     choose_ops,
@@ -31,6 +32,7 @@ from zoo.train.compile import Programs
 from zoo.train.fields import check_fields
 from zoo.train.labels import check_labels
 from zoo.train.models import Beside, add_lora, build_companions, build_model, find_factory
+from zoo.train.seeds import list_seeds
 from zoo.train.start import (
     Start,
     begin_as_source,
@@ -48,7 +50,7 @@ class Parts:
     dataset: Dataset
     model: nn.Module
     task: Any
-    stream: TrainStream
+    stream: TrainStream | StackedStream  # of several seeds
     eval_ops: tuple[Op, ...]
     eval_rows: slice
     eval_batch_size: int
@@ -74,16 +76,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         dataset = open_dataset(config.data, choose_tokenizer(config, opened))
     dataset = _check_splits(config, check_labels(dataset))
     ops, eval_ops = choose_ops(config.data, dataset)
-    stream = TrainStream(
-        dataset.splits["train"],
-        ops,
-        config.train.batch_size,
-        config.train.num_steps,
-        config.train.steps_per_call,
-        config.seed,
-        rows,
-        config.data.skip_broken,
-    )
+    stream = make_stream(config, dataset.splits["train"], ops, rows)
     try_images(config, dataset, ops, eval_ops)
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
     check_fields(config, dataset, batch, eval_ops)
@@ -98,7 +91,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     unit = int(np.lcm(num_shares, jax.process_count()))
     eval_batch_size = -(-config.train.eval_batch_size // unit) * unit
     programs = Programs(config, task, mesh, batch, shorter, frozen)
-    check_metrics(config, task, programs.abstract_state.params, batch)
+    check_metrics(config, task, programs.abstract_params, batch)
     return Parts(
         config,
         dataset,
@@ -113,6 +106,26 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         beside,
         start,
     )
+
+
+def make_stream(
+    config: Config, source: Source, ops: tuple[Op, ...], rows: slice
+) -> TrainStream | StackedStream:
+    """The training data, of several seeds each in its own order."""
+    streams = tuple(
+        TrainStream(
+            source,
+            ops,
+            config.train.batch_size,
+            config.train.num_steps,
+            config.train.steps_per_call,
+            seed,
+            rows,
+            config.data.skip_broken,
+        )
+        for seed in list_seeds(config)
+    )
+    return StackedStream(streams) if len(streams) > 1 else streams[0]
 
 
 def _check_alone(config: Config) -> None:

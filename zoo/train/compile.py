@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from zoo.evaluation.passes import make_eval_step
 from zoo.optim import make_groups, make_optimizer
 from zoo.parallel import DATA_AXES, choose_specs
 from zoo.parallel.rules import like_params
+from zoo.train.seeds import SEED_AXES, make_keys, map_step, pick_seed, place_seeds
 from zoo.train.state import State, init_state
 from zoo.train.step import find_norm, make_train_step, scan_steps
 from zoo.tree import map_named, named_leaves
@@ -27,8 +28,9 @@ Shapes = dict[str, tuple[tuple[int, ...], Any]]
 class Programs:
     """Compiled programs of one run.
 
-    `abstract_state` is the state's shapes, dtypes and shardings; `compile_seconds` what compilation
-    has cost so far.
+    `abstract_state` is the state's shapes, dtypes and shardings, `abstract_params` those of the
+    parameters that are evaluated: of several seeds those of one. `compile_seconds` is what
+    compilation has cost so far.
     """
 
     def __init__(
@@ -40,23 +42,28 @@ class Programs:
         shorter: Sequence[dict[str, jax.ShapeDtypeStruct]] = (),
         frozen: frozenset[str] = frozenset(),
     ):
-        """`batch` gives shapes and dtypes of a global training batch, `shorter` those of others
-        that are planned too; `frozen` are canonical paths that train only where a row of
+        """`batch` gives shapes and dtypes of a global training batch of one seed, `shorter` those
+        of others that are planned too; `frozen` are canonical paths that train only where a row of
         `optim.rules` names them. Raises UserError on a table that does not fit the model."""
         self.mesh = mesh
         self.batch_sharding = NamedSharding(mesh, P(DATA_AXES))
-        self.blocks_sharding = NamedSharding(mesh, P(None, DATA_AXES))
+        self.num_seeds = config.train.num_seeds
+        several = self.num_seeds > 1
+        rows = (None, DATA_AXES) if several else (DATA_AXES,)
+        self.blocks_sharding = NamedSharding(mesh, P(None, *rows))
         self.compile_seconds = 0.0
         self._task = task
         self.batch_shapes, self._shorter = batch, shorter
-        self._key = jax.random.key(config.seed)
+        self._key = make_keys(config) if several else jax.random.key(config.seed)
+        one = jax.random.key(config.seed)
         norm = find_norm if mesh.size == 1 else optax.tree.norm
         constants = getattr(task, "constants", None)
-        shapes = jax.eval_shape(task.init, self._key)
+        shapes = jax.eval_shape(task.init, one)
         self.groups = make_groups(config.optim, shapes, frozen, constants)
         optimizer = make_optimizer(config.optim, config.train.num_steps, self.groups)
         self._optimizer = optimizer
-        self._train_step = make_train_step(task, optimizer, config, norm, self.groups)
+        step = make_train_step(task, optimizer, config, norm, self.groups)
+        self._train_step = map_step(step, self._key) if several else step
         self._compiled: dict[Any, Any] = {}
 
         def init(key: jax.Array) -> State:
@@ -64,7 +71,7 @@ class Programs:
             return init_state(task, optimizer, batch, key, use_ema, self.groups)
 
         self._init = init
-        shapes = jax.eval_shape(init, self._key)
+        shapes = jax.eval_shape(init, one)
         specs = choose_specs(shapes.params, mesh, config.parallel.rules)
         whole = jax.tree.map(lambda _: P(), shapes)
         self.specs = dataclasses.replace(
@@ -73,20 +80,35 @@ class Programs:
             ema=None if shapes.ema is None else self.groups.trained(specs),
             opt_state=like_params(specs, shapes.params, shapes.opt_state),
         )
-        self.state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), self.specs)
-        self.abstract_state = jax.tree.map(
-            lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
-            shapes,
-            self.state_shardings,
-        )
+        self._one_sharding = jax.tree.map(lambda spec: NamedSharding(mesh, spec), self.specs)
+        self.abstract_params = _place(shapes.params, self._one_sharding.params)
+        self.state_shardings = self._one_sharding
+        if several:
+            self.state_shardings = place_seeds(self._one_sharding)
+            shapes = jax.eval_shape(self._map_seeds(init), self._key)
+        self.abstract_state = _place(shapes, self.state_shardings)
+
+    def _map_seeds(self, make: Any) -> Any:
+        """What makes the state of one seed, for all of them."""
+        return jax.vmap(make, out_axes=SEED_AXES) if self.num_seeds > 1 else make
+
+    def each_seed(self, state: State) -> Iterator[State]:
+        """The states of the seeds, one after another; of one seed the state itself."""
+        if self.num_seeds == 1:
+            yield state
+            return
+        pick = jax.jit(pick_seed, out_shardings=self._one_sharding)
+        for index in range(self.num_seeds):
+            yield pick(state, index)
 
     def init_state(self) -> State:
         """A fresh state, made where it will live."""
-        return jax.jit(self._init, out_shardings=self.state_shardings)(self._key)
+        return jax.jit(self._map_seeds(self._init), out_shardings=self.state_shardings)(self._key)
 
     def start_from(self, params: Any) -> State:
         """A fresh state with these parameters, which may be a part of all (without the corrections
-        of LoRA): the others are drawn, those that are given never.
+        of LoRA): the others are drawn, those that are given never. Those of several seeds are
+        stacked.
 
         Many optimizers keep a copy of where they began (schedule-free, Prodigy, SAM).
         """
@@ -111,7 +133,8 @@ class Programs:
             for path, leaf in named_leaves(params).items()
             if path in places
         }
-        return jax.jit(start, out_shardings=self.state_shardings)(self._key, given)
+        make = self._map_seeds(start)
+        return jax.jit(make, out_shardings=self.state_shardings)(self._key, given)
 
     def train(self, state: State, batches: Any, num_steps: int) -> tuple[State, dict[str, Any]]:
         """`num_steps` steps on stacked batches, in one dispatch. The state given is donated."""
@@ -131,12 +154,19 @@ class Programs:
 
     def expected_shapes(self, num_steps: int) -> Shapes:
         """Shapes and dtypes of `num_steps` stacked batches."""
-        return _stack(self.batch_shapes, num_steps)
+        return _stack(self.batch_shapes, *self._leading(num_steps))
+
+    def _leading(self, num_steps: int) -> tuple[int, ...]:
+        """The axes of stacked batches before those of a batch."""
+        return (num_steps, self.num_seeds) if self.num_seeds > 1 else (num_steps,)
 
     def find_change(self, num_steps: int, batches: Any) -> str:
         """How batches differ from those expected, so that the step is compiled again; '' if not."""
         found, expected = find_shapes(batches), self.expected_shapes(num_steps)
-        planned = [expected, *(_stack(shapes, num_steps) for shapes in self._shorter)]
+        planned = [
+            expected,
+            *(_stack(shapes, *self._leading(num_steps)) for shapes in self._shorter),
+        ]
         if found in planned or ("train", *found.items()) in self._compiled:
             return ""
         names = dict.fromkeys([*expected, *found])
@@ -156,7 +186,8 @@ class Programs:
         )
 
     def evaluate(self, params: Any, batch: Any) -> dict[str, Any]:
-        """`sums` of one placed batch and, of a task that observes, `records` of its rows."""
+        """Of the parameters of one seed: `sums` of one placed batch and, of a task that observes,
+        `records` of its rows."""
         return self._run_on_params("eval", make_eval_step(self._task), P(), params, batch)
 
     def predict(self, params: Any, batch: Any) -> Any:
@@ -168,7 +199,7 @@ class Programs:
         if key not in self._compiled:
             jitted = jax.jit(
                 function,
-                in_shardings=(self.state_shardings.params, self.batch_sharding),
+                in_shardings=(self._one_sharding.params, self.batch_sharding),
                 out_shardings=NamedSharding(self.mesh, out),
             )
             self._compile(key, jitted, params, batch)
@@ -180,8 +211,15 @@ class Programs:
         self.compile_seconds += time.perf_counter() - start
 
 
-def _stack(shapes: dict[str, jax.ShapeDtypeStruct], num_steps: int) -> Shapes:
-    return {k: ((num_steps, *s.shape), s.dtype) for k, s in sorted(shapes.items())}
+def _place(shapes: Any, shardings: Any) -> Any:
+    """Shapes and dtypes with where they lie."""
+    return jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings
+    )
+
+
+def _stack(shapes: dict[str, jax.ShapeDtypeStruct], *leading: int) -> Shapes:
+    return {k: ((*leading, *s.shape), s.dtype) for k, s in sorted(shapes.items())}
 
 
 def find_shapes(batches: Any) -> Shapes:

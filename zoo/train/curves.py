@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from zoo.train.rows import Row
+from zoo.train.rows import NO_METRICS, SEEDS, Row
 
 _COLORS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green"}
 _RUN_COLORS = [f"C{i}" for i in range(10)]
@@ -20,12 +20,14 @@ _LAST = ("gradient_norm", "learning_rate")  # of less interest than what was lea
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line of a panel; `points` are (step, value). A single point is drawn as a dot."""
+    """One line of a panel; `points` are (step, value). A single point is drawn as a dot. `band`, of
+    several seeds, are the (step, low, high) of a deviation on either side."""
 
     label: str
     color: str
     points: list[tuple[int, float]]
     style: str = "-"
+    band: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
 
 
 def draw_curves(rows: list[Row], path: epath.Path, title: str) -> None:
@@ -37,7 +39,8 @@ def draw_curves(rows: list[Row], path: epath.Path, title: str) -> None:
             points = _points(rows, split, name)
             if points:
                 label = split if len(points) > 1 else f"{split} {points[0][1]:.4g}"
-                line = Line(label, _COLORS.get(split, "tab:gray"), points)
+                color = _COLORS.get(split, "tab:gray")
+                line = Line(label, color, points, band=_band(rows, split, name))
                 panels.setdefault(name.replace("_", " "), []).append(line)
     draw_panels(panels, path, title)
 
@@ -105,6 +108,8 @@ def _draw_line(axes: Any, line: Line, place: int | None) -> Any:
     steps, values = zip(*line.points, strict=True)
     options: dict[str, Any] = {"color": line.color, "label": line.label}
     if len(steps) > 1:
+        if line.band:
+            axes.fill_between(*zip(*line.band, strict=True), color=line.color, alpha=0.2, lw=0)
         return axes.plot(steps, values, linestyle=line.style, linewidth=1.4, **options)[0]
     x = steps[0] if place is None else place
     return axes.plot([x], values, marker=_MARKERS[line.style], linestyle="none", **options)[0]
@@ -112,7 +117,7 @@ def _draw_line(axes: Any, line: Line, place: int | None) -> Any:
 
 def metric_names(rows: list[Row]) -> list[str]:
     """The metrics of rows in the order they appear; gradient norm and learning rate come last."""
-    names = list(dict.fromkeys(k for row in rows for k in row if k not in ("step", "split")))
+    names = list(dict.fromkeys(k for row in rows for k in row if k not in NO_METRICS))
     return [n for n in names if n not in _LAST] + [n for n in _LAST if n in names]
 
 
@@ -121,6 +126,17 @@ def _points(rows: list[Row], split: str, name: str) -> list[tuple[int, float]]:
         (row["step"], row[name])
         for row in rows
         if row["split"] == split and isinstance(row.get(name), int | float)
+    ]
+
+
+def _band(rows: list[Row], split: str, name: str) -> list[tuple[int, float, float]]:
+    """A deviation over seeds on either side of the mean, of the rows that have several."""
+    return [
+        (row["step"], row[name] - spread["deviation"], row[name] + spread["deviation"])
+        for row in rows
+        if row["split"] == split
+        and (spread := row.get(SEEDS, {}).get(name)) is not None
+        and None not in (spread["deviation"], row.get(name))
     ]
 
 

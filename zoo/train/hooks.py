@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 from etils import epath
 
 from zoo.config import Config
-from zoo.train.rows import RowWriter
+from zoo.train.rows import SEEDS, RowWriter
+from zoo.train.seeds import Spread
 from zoo.train.wandb_writer import WandbWriter
 
 
@@ -57,11 +59,22 @@ class Writers:
         if config.log.wandb is not None:
             self._wandb = WandbWriter(config.log.wandb, workdir, config)
 
-    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """One row of results."""
-        row = {"step": step, "split": split, **metrics}
+    def write(
+        self,
+        step: int,
+        split: str,
+        metrics: dict[str, float],
+        spreads: Mapping[str, Spread] | None = None,
+    ) -> None:
+        """One row of results; of several seeds `metrics` are the means, and the row says how they
+        spread."""
+        row: dict[str, Any] = {"step": step, "split": split, **metrics}
+        scalars = {f"{split}/{k}": v for k, v in metrics.items()}
+        if spreads:
+            row[SEEDS] = {name: spread.to_dict() for name, spread in spreads.items()}
+            scalars |= {f"{split}/{k}_deviation": s.deviation for k, s in spreads.items()}
         self.history.append(row)
-        self._emit("metrics", step, row, {f"{split}/{k}": v for k, v in metrics.items()})
+        self._emit("metrics", step, row, scalars)
 
     def write_timing(self, step: int, values: dict[str, float]) -> None:
         """One row of speeds."""

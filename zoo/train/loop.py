@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from zoo.checkpoint import Checkpoints
 from zoo.data import read_ahead
 from zoo.evaluation.in_training import measure_records
-from zoo.evaluation.passes import run_batches
+from zoo.evaluation.passes import run_several
 from zoo.models.flops import count_flops
 from zoo.parallel import place_batch
 from zoo.train.build import Parts, eval_batches
 from zoo.train.hooks import Calendar, Profiler, Writers, train_metrics
 from zoo.train.progress import Progress
+from zoo.train.seeds import Spread, list_seeds, spread_metrics
 from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped, StopRequest
 
@@ -32,6 +34,7 @@ class Loop:
         self.writers = Writers(workdir, config)
         self.profiler = Profiler(config, workdir)
         self.progress = progress
+        self.spreads: dict[str, dict[str, Spread]] = {}  # of several seeds, the newest of a split
         self._broken: set[str] = set()  # told of
         self.checkpoints: Checkpoints | None = None
         if workdir is not None:
@@ -142,25 +145,30 @@ class Loop:
         """Waits for a dispatch and checks its loss, which was that of steps up to `step`."""
         if report is None:
             return
-        bad = int(report["first_bad_step"])
-        if bad >= 0:
+        losses, bad = np.atleast_1d(report["loss"]), np.atleast_1d(report["first_bad_step"])
+        if (bad >= 0).any():
             last = self.checkpoints.last_step() if self.checkpoints else None
-            raise NonFiniteLoss(bad, last, self.workdir and self.workdir / "checkpoints")
-        self.progress.update(step, float(report["loss"]))
+            first = min(np.flatnonzero(bad >= 0), key=lambda i: bad[i])
+            seed = list_seeds(self.parts.config)[first] if len(bad) > 1 else None
+            folder = self.workdir and self.workdir / "checkpoints"
+            raise NonFiniteLoss(int(bad[first]), last, folder, seed)
+        deviation = float(losses.std(ddof=1)) if len(losses) > 1 else None
+        self.progress.update(step, float(losses.mean()), deviation)
 
     def _attend(self, step: int, state: State) -> None:
         """Log, evaluate, save: in this order, so that a checkpoint implies the rows before it."""
         self.progress.pause()
         parts, calendar = self.parts, self.calendar
         if calendar.due(step, calendar.log):
-            row = train_metrics(
-                parts.task,
-                state.sums,
+            skipped = parts.config.data.skip_broken
+            self._write(
                 step,
-                parts.schedule,
-                skipped=parts.config.data.skip_broken,
+                "train",
+                [
+                    train_metrics(parts.task, sums, step, parts.schedule, skipped=skipped)
+                    for sums in self._split_sums(state)
+                ],
             )
-            self.writers.write(step, "train", row)
             seconds = {"compile_seconds": self.programs.compile_seconds}
             seconds["waiting_for_data"] = self.progress.waiting_share()
             self.writers.write_timing(step, {**self.progress.speeds(), **seconds})
@@ -174,21 +182,41 @@ class Loop:
         self.progress.go_on()
 
     def evaluate(self, split: str, step: int, state: State) -> dict[str, float]:
-        """Metrics of a split, written as a row."""
+        """Metrics of a split, of several seeds their means, written as a row."""
         config = self.parts.config
         placed = (
             place_batch(self._pass_over(batch), self.programs.batch_sharding)
             for batch in eval_batches(self.parts, split)
         )
         named = config.train.metrics
-        seen = run_batches(self.programs.evaluate, state.eval_params, placed, keep=bool(named))
-        metrics = self.parts.task.summarise(seen.sums)
-        metrics |= measure_records(seen.records, named)
-        if config.data.skip_broken:
-            size = len(self.parts.dataset.splits[split])
-            metrics["skipped"] = float(size - seen.sums["examples"])
-        self.writers.write(step, split, metrics)
-        return metrics
+        # The program of one seed, for each: a seed's row is that of `zoo eval`, to the bit.
+        several = [one.eval_params for one in self.programs.each_seed(state)]
+        rows = []
+        for seen in run_several(self.programs.evaluate, several, placed, keep=bool(named)):
+            metrics = self.parts.task.summarise(seen.sums)
+            metrics |= measure_records(seen.records, named)
+            if config.data.skip_broken:
+                size = len(self.parts.dataset.splits[split])
+                metrics["skipped"] = float(size - seen.sums["examples"])
+            rows.append(metrics)
+        return self._write(step, split, rows)
+
+    def _split_sums(self, state: State) -> list[Any]:
+        """The running sums of each seed."""
+        sums, count = jax.device_get(state.sums), self.programs.num_seeds
+        if count == 1:
+            return [sums]
+        return [jax.tree.map(lambda x, i=i: x[i], sums) for i in range(count)]
+
+    def _write(self, step: int, split: str, rows: list[dict[str, float]]) -> dict[str, float]:
+        """Writes a row of the metrics of all seeds; returns their means, of one seed its own."""
+        if len(rows) == 1:
+            self.writers.write(step, split, rows[0])
+            return rows[0]
+        self.spreads[split] = spread_metrics(rows)
+        means = {name: spread.mean for name, spread in self.spreads[split].items()}
+        self.writers.write(step, split, means, self.spreads[split])
+        return means
 
     def _stop(self, step: int, state: State, signal_name: str) -> None:
         if self.checkpoints is None:
@@ -204,9 +232,12 @@ class Loop:
 
 
 def flops_per_step(parts: Parts) -> float:
-    """Arithmetic of one training step: three times the forward pass, whatever remat repeats."""
+    """Arithmetic of one training step, of all seeds: three times the forward pass, whatever remat
+    repeats."""
     programs, task = parts.programs, parts.task
     batch = programs.batch_shapes
-    return 3.0 * count_flops(
-        lambda p, b: task.loss(p, b, None), programs.abstract_state.params, batch
+    return (
+        3.0
+        * programs.num_seeds
+        * count_flops(lambda p, b: task.loss(p, b, None), programs.abstract_params, batch)
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
+
+from zoo.train.seeds import Spread
 
 # Peak bf16 (dense) FLOP/s of a chip, from the makers' data sheets, by jax's device_kind.
 PEAK_FLOPS = {
@@ -82,14 +85,14 @@ class Progress:
         out = {"steps_per_second": rate, "examples_per_second": rate * self._batch_size}
         return {**out, "mfu": rate * self._flops_share} if self._flops_share else out
 
-    def update(self, step: int, loss: float) -> None:
+    def update(self, step: int, loss: float, deviation: float | None = None) -> None:
         """Shows where the run is; at most ten times a second, off a terminal every ten seconds."""
         now = time.perf_counter()
         interval = 0.1 if self._console.is_terminal else 10.0
         if not self._show or (now - self._last_line < interval and step < self._num_steps):
             return
         self._last_line = now
-        line = self._line(step, loss)
+        line = self._line(step, loss, deviation)
         if not self._console.is_terminal:
             self.tell(line)
             return
@@ -100,12 +103,12 @@ class Progress:
             self._live.start()
         self._live.update(line)
 
-    def _line(self, step: int, loss: float) -> str:
+    def _line(self, step: int, loss: float, deviation: float | None = None) -> str:
         speed = self.speeds()
         left = (self._num_steps - step) / max(speed["steps_per_second"], 1e-9)
         parts = [
             f"step {step}/{self._num_steps}",
-            f"loss {loss:.4f}",
+            f"loss {loss:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
             f"{speed['steps_per_second']:.1f} steps/s",
             f"{speed['examples_per_second']:.0f} examples/s",
             f"ETA {int(left) // 60}:{int(left) % 60:02d}",
@@ -119,8 +122,10 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def table(self, title: str, metrics: dict[str, float]) -> None:
-        """The final metrics."""
+    def table(
+        self, title: str, metrics: dict[str, float], spreads: Mapping[str, Spread] | None = None
+    ) -> None:
+        """The final metrics; of several seeds the mean, the deviation and the interval of each."""
         from rich.table import Table
 
         if not self._show:
@@ -128,7 +133,13 @@ class Progress:
         self.tell(title)
         table = Table()
         table.add_column("metric")
-        table.add_column("value", justify="right")
+        heads = ("mean", "deviation", "95 % interval") if spreads else ("value",)
+        for head in heads:
+            table.add_column(head, justify="right")
         for name, value in metrics.items():
-            table.add_row(name, f"{value:.4f}")
+            cells = [f"{value:.4f}"]
+            if spreads:
+                spread = spreads[name]
+                cells += [f"{spread.deviation:.4f}", f"{spread.low:.4f} to {spread.high:.4f}"]
+            table.add_row(name, *cells)
         self._console.print(table)

@@ -14,6 +14,7 @@ from zoo.data import ArraySource, array_inputs, read_eval
 from zoo.data.token_sources import pad_rows
 from zoo.parallel import place_batch
 from zoo.train.build import Parts
+from zoo.train.seeds import Spread
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Result:
     """A trained model.
 
     `params` are those that were evaluated (the average where there is one); `metrics` are the last
-    of each split; `history` the rows this process wrote.
+    of each split; `history` the rows this process wrote. Of several seeds `params` are those of
+    the first, `metrics` the means, and `spreads` has values, deviation and interval of each metric.
     """
 
     model: nn.Module
@@ -30,6 +32,7 @@ class Result:
     history: list[dict[str, Any]]
     parts: Parts
     _all_params: Any = field(repr=False)  # also of what stands beside the model
+    spreads: dict[str, dict[str, Spread]] = field(default_factory=dict)  # of each split measured
 
     def predict(self, inputs: Any) -> np.ndarray:
         """Predictions for inputs like those trained on: probabilities `[n, c]` or values `[n, k]`.

@@ -9,6 +9,8 @@ from typing import Any
 from etils import epath
 
 Row = dict[str, Any]
+SEEDS = "seeds"  # in a row of several seeds: metric -> values, deviation, low, high (seeds.Spread)
+NO_METRICS = ("step", "split", SEEDS)
 
 
 class RowWriter:
@@ -69,4 +71,8 @@ def _parts(folder: epath.Path, name: str) -> list[epath.Path]:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -54,9 +54,10 @@ class Start:
     _plan: Plan = dataclasses.field(repr=False)
     _seed: int = dataclasses.field(repr=False)
 
-    def load(self) -> dict[str, Any]:
-        """The parameters of `after`, stacked where it has `scan_layers`. One leaf is read at a
-        time; the source is opened again, so that nothing of it is held before or behind.
+    def load(self, seed: int | None = None) -> dict[str, Any]:
+        """The parameters of `after`, stacked where it has `scan_layers`; what begins anew is drawn
+        from `seed`, by default the run's. One leaf is read at a time; the source is opened again,
+        so that nothing of it is held before or behind.
 
         Raises UserError on NaN or infinity in a leaf that is taken.
         """
@@ -70,7 +71,7 @@ class Start:
 
         leaves = {
             path: jnp.asarray(leaf, shapes[path].dtype)
-            for path, leaf in self._plan.make_leaves(read, self._seed)
+            for path, leaf in self._plan.make_leaves(read, self._seed if seed is None else seed)
         }
         params = unflatten_dict(leaves, sep="/")
         return stack_layers(params) if getattr(self.after, "scan_layers", False) else params

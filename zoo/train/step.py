@@ -26,7 +26,7 @@ def make_train_step(
     norm: Callable[[Any], jax.Array] = optax.tree.norm,
     groups: Groups = ALL_ALIKE,
 ) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
-    """Returns `train_step(state, batch) -> (state, report)`.
+    """Returns `train_step(state, batch, key=that of config.seed) -> (state, report)`.
 
     The gradient is that of the loss summed over the real examples of all microbatches, divided by
     their number once: accumulation equals one big batch, however the padding falls. Randomness is a
@@ -37,9 +37,11 @@ def make_train_step(
     seed, parts, ema_decay = config.seed, config.optim.num_microbatches, config.optim.ema_decay
     log_every = config.log.every_steps
 
-    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+    def train_step(
+        state: State, batch: Batch, key: jax.Array | None = None
+    ) -> tuple[State, dict[str, jax.Array]]:
         """One optimizer step."""
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(jax.random.key(seed) if key is None else key, state.step)
         old = groups.trained(state.params)
 
         def find_loss(trained: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:

@@ -9,13 +9,14 @@ from typing import Any
 
 
 class NonFiniteLoss(Exception):
-    """The loss was not finite at `step`; exit code 70."""
+    """The loss, of several seeds that of `seed`, was not finite at `step`; exit code 70."""
 
-    def __init__(self, step: int, last_good: int | None, folder: Any):
+    def __init__(self, step: int, last_good: int | None, folder: Any, seed: int | None = None):
         where = f"the last good checkpoint is step {last_good} in {folder}"
         where = where if last_good is not None else "no checkpoint was saved before it"
-        super().__init__(f"the loss is not finite at step {step}; {where}")
-        self.step, self.last_good = step, last_good
+        whose = "" if seed is None else f" of seed {seed}"
+        super().__init__(f"the loss{whose} is not finite at step {step}; {where}")
+        self.step, self.last_good, self.seed = step, last_good, seed
 
 
 class Stopped(Exception):
