@@ -18,6 +18,7 @@ from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
 from zoo.pretrained.recipe import Recipe
 from zoo.tasks import TASKS
+from zoo.tasks.distillation import has_classes
 from zoo.use.jobs import open_source
 from zoo.use.predict import find_scores, label_names, rename, run_names
 
@@ -91,13 +92,22 @@ def open_subject(
         check_tokenizer(loaded, given)
         loaded = given
     recipe = loaded.card.recipe
-    config = recipe.task if recipe is not None else find_task(loaded, task)
+    config = (
+        measured_as(recipe.task, loaded.model) if recipe is not None else find_task(loaded, task)
+    )
     if recipe is not None and task not in (None, config.name):
         raise UserError(f"task={task!r}: {loaded.card.source} was trained with {config.name!r}")
     classes, named = find_classes(loaded, recipe, config.name)
     if labels is not None:
         classes, named = rename(classes, labels, loaded.card.source), True
     return Subject(loaded, config, recipe, classes, named, own)
+
+
+def measured_as(task: TaskConfig, model: Any) -> TaskConfig:
+    """The task by which a run is measured: a distilled student with classes is alone a
+    classifier."""
+    distilled = task.name == "distillation" and has_classes(model)
+    return TaskConfig("classification") if distilled else task
 
 
 def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:

@@ -42,6 +42,7 @@ from zoo.registry import Registry
 from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classification import Classification
 from zoo.tasks.companions import Companion
+from zoo.tasks.distillation import Distillation
 from zoo.tasks.multiple_choice import MultipleChoice
 from zoo.tasks.regression import Regression
 from zoo.tasks.span import SpanPrediction
@@ -56,6 +57,7 @@ TASKS.add("causal_lm", CausalLM)
 TASKS.add("token_classification", TokenClassification)
 TASKS.add("span", SpanPrediction)
 TASKS.add("multiple_choice", MultipleChoice)
+TASKS.add("distillation", Distillation)
 
 
 def make_task(config: TaskConfig, models: Mapping[str, Any], info: Any) -> Any:
