@@ -1,8 +1,8 @@
 """Each term of distillation against torch, and what a student's run does with its teacher."""
 
-import dataclasses
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +23,7 @@ INFO = types.SimpleNamespace(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Told:
+class Told(nn.Module):
     """A model that says what it is told to: its parameters are its outputs."""
 
     width: int
@@ -32,8 +31,8 @@ class Told:
     num_classes: int = CLASSES
     num_heads: int = 2
 
-    def apply(self, variables, inputs, **more):
-        given = variables["params"]
+    def __call__(self, inputs, **more):
+        given = self.variables["params"]
         more = {k: given[k] for k in given if k not in ("logits", COMPANIONS)}
         return given["logits"], more
 
@@ -64,7 +63,8 @@ def measure(told, batch=BATCH, width=6, **arguments):
     """(loss, sums, gradients) of a student of 2 layers and a teacher of 4."""
     student, teacher = Told(6, 2), Told(width, 4)
     task = Distillation.create(student, INFO, teacher, **{**OFF, **arguments})
-    grads = jax.grad(task.loss, has_aux=True)(told, batch, jax.random.key(0))
+    batch = jax.tree.map(jnp.asarray, batch)
+    grads = jax.jit(jax.grad(task.loss, has_aux=True))(told, batch, jax.random.key(0))
     return grads[1]["loss"], grads[1], grads[0]
 
 
@@ -188,7 +188,7 @@ def test_a_student_of_a_run_is_measured_alone(tmp_path):
         ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
         ({"vector_weight": 1.0}, "the student has width=16, the teacher 24"),
         ({"hidden_weight": 1.0, "layers": ((0, 2),)}, "the teacher has layers 0 to 1, not 2"),
-        ({"hidden_weight": 1.0}, "the student makes 6 tokens and the teacher 5"),
+        ({"hidden_weight": 1.0}, "student makes 6 tokens and the teacher 5"),
         ({"temprature": 1.0}, "no argument 'temprature'.*temperature"),
     ],
 )
