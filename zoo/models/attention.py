@@ -183,10 +183,8 @@ class Attention(nn.Module):
         # Beside the attention part, which may be a fused kernel: under jit it costs nothing unless
         # somebody asks for it.
         aux["attention"] = attention_weights(q, k, *how)
-        if self.dropout:
-            mixed = mix_values(drop(aux["attention"], self.dropout, "dropout"), v)
-        else:
-            mixed = self.attend(q, k, v, *how)
+        dropped = drop(aux["attention"], self.dropout, "dropout")
+        mixed = mix_values(dropped, v) if self.dropout else self.attend(q, k, v, *how)
         mixed = mixed.reshape(*x.shape[:2], -1)
         out = nn.Dense(
             width, use_bias=self.out_bias, kernel_init=self.out_init, name="out", **types
