@@ -107,11 +107,19 @@ class Checkpoints:
         best = self.best()
         for step in steps:
             if step not in keep and step != best:
-                place = self._place(step)
-                (
-                    place / "manifest.json"
-                ).unlink()  # first, so that a cut-off deletion is no checkpoint
-                place.rmtree()
+                self._delete(step)
+
+    def drop_after(self, step: int) -> None:
+        """Deletes what is newer than `step`."""
+        self.wait()
+        for newer in self.steps() if jax.process_index() == 0 else []:
+            if newer > step:
+                self._delete(newer)
+
+    def _delete(self, step: int) -> None:
+        place = self._place(step)
+        (place / "manifest.json").unlink()  # first: a cut-off deletion leaves no checkpoint
+        place.rmtree()
 
     def best(self) -> int | None:
         """The step with the best value of `best_metric`; of equals the earliest."""

@@ -18,8 +18,9 @@ from zoo.train.step import accumulate
 
 RANDOM = np.random.default_rng(0)
 LOGITS = jnp.asarray(RANDOM.normal(size=(12, 4)) * 2, jnp.float32)
-LABEL = RANDOM.choice(4, 12, p=[0.5, 0.3, 0.1, 0.1])
+LABEL = RANDOM.permutation([0] * 6 + [1] * 3 + [2] * 2 + [3])
 LABELS = (RANDOM.random((12, 4)) < 0.4).astype(np.float32)
+LABELS[0], LABELS[1] = 0, 1  # of no class are there all, or none
 WEIGHTS = np.array([0.5, 2.0, 1.0, 3.0])
 MODEL = zoo.create_model("mlp", widths=(6,), num_outputs=4, input_shape=(5,))
 MASK = (np.arange(12) < 9).astype(np.float32)
@@ -29,7 +30,11 @@ FEATURES = RANDOM.normal(size=(12, 5)).astype(np.float32)
 def make(label, **arguments):
     splits = {"train": ArraySource({"features": FEATURES, "label": label})}
     info = Dataset("toy", splits, 4)
-    batch = {"features": jnp.asarray(FEATURES), "label": jnp.asarray(label), "mask": MASK}
+    batch = {
+        "features": jnp.asarray(FEATURES),
+        "label": jnp.asarray(label),
+        "mask": jnp.asarray(MASK),
+    }
     return make_task(TaskConfig("classification", arguments), {"model": MODEL}, info), batch
 
 

@@ -61,6 +61,8 @@ def check_config(config: Config) -> Config:
         )
     if best and not c.train.eval_every_steps:
         raise UserError(f"checkpoint.best_metric={best!r} needs train.eval_every_steps")
+    if c.train.patience is not None and not c.train.eval_every_steps:
+        raise UserError(f"train.patience={c.train.patience} needs train.eval_every_steps")
     saves, evals = c.checkpoint.every_steps, c.train.eval_every_steps
     if c.checkpoint.best_metric and saves and evals and saves % evals:
         raise UserError(

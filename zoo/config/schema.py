@@ -173,6 +173,12 @@ class TrainConfig:
     eval_every_steps: int | None = _key(
         None, "evaluate on 'val' this often (default: at the end only)", decides=False
     )
+    patience: int | None = _key(
+        None,
+        "end after this many evaluations without a better checkpoint.best_metric (default: "
+        "val/loss) than the best, which is what the run then gives",
+        decides=False,
+    )
     eval_batch_size: int = _key(256, "examples an evaluation batch", decides=False)
     metrics: tuple[str, ...] = _key(
         (), "further metrics of every evaluation, beside the task's own", decides=False

@@ -18,6 +18,7 @@ from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
 from zoo.pretrained.recipe import Recipe
 from zoo.tasks import TASKS
+from zoo.tasks.distillation import has_classes
 from zoo.use.jobs import open_source
 from zoo.use.predict import find_scores, label_names, rename, run_names
 
@@ -92,9 +93,10 @@ def open_subject(
         check_tokenizer(loaded, given)
         loaded = given
     recipe = loaded.card.recipe
-    config = (
-        begin_as_trained(loaded, recipe.task) if recipe is not None else find_task(loaded, task)
-    )
+    if recipe is None:
+        config = find_task(loaded, task)
+    else:
+        config = begin_as_trained(loaded, measured_as(recipe.task, loaded.model))
     if recipe is not None and task not in (None, config.name):
         raise UserError(f"task={task!r}: {loaded.card.source} was trained with {config.name!r}")
     classes, named = find_classes(loaded, recipe, config.name)
@@ -109,6 +111,13 @@ def begin_as_trained(loaded: Pretrained, task: TaskConfig) -> TaskConfig:
     if task.name != "seq2seq" or begin is None:
         return task
     return dataclasses.replace(task, arguments={**task.arguments, "begin": begin})
+
+
+def measured_as(task: TaskConfig, model: Any) -> TaskConfig:
+    """The task by which a run is measured: a distilled student with classes is alone a
+    classifier."""
+    distilled = task.name == "distillation" and has_classes(model)
+    return TaskConfig("classification") if distilled else task
 
 
 def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import UserError
+from zoo.models.layers import drop
 from zoo.models.rotary import Rotary, rotate
 
 Attend = Callable[..., Any]
@@ -67,10 +68,16 @@ def attend(
     cap: float | None = None,
 ) -> Float[Array, "b t n h"]:
     """The plain attention part, the fastest on a CPU."""
-    b, t, n, h = q.shape
-    s, num_kv_heads = k.shape[1:3]
-    weights = attention_weights(q, k, mask, causal, bias, scale, cap).astype(v.dtype)
-    weights = weights.reshape(b, num_kv_heads, -1, s)
+    return mix_values(attention_weights(q, k, mask, causal, bias, scale, cap), v)
+
+
+def mix_values(
+    weights: Float[Array, "b n t s"], v: Float[Array, "b s k h"]
+) -> Float[Array, "b t n h"]:
+    """The values by their weights."""
+    b, n, t, s = weights.shape
+    num_kv_heads, h = v.shape[2:]
+    weights = weights.astype(v.dtype).reshape(b, num_kv_heads, -1, s)
     mixed = jnp.einsum("bkts,bksh->bkth", weights, v.swapaxes(1, 2))
     return mixed.reshape(b, n, t, h).swapaxes(1, 2)
 
@@ -116,6 +123,9 @@ class Attention(nn.Module):
     kernel_init: Initializer = nn.initializers.xavier_uniform()
     q_init: Initializer | None = None  # None: kernel_init
     out_init: Initializer = nn.initializers.xavier_uniform()
+    # Of the weights, each for itself, after the softmax (Vaswani et al. 2017's code, BERT, GPT-2).
+    # The plain part runs then whatever `attend` is: fused kernels have no such dropout.
+    dropout: float = 0.0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -131,7 +141,7 @@ class Attention(nn.Module):
         cache: dict[str, Any] | None = None,
         start: Any = 0,
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
-        """Returns the mixed tokens and aux with `attention`, weights `b n t s`.
+        """Returns the mixed tokens and aux with `attention`, weights `b n t s` before dropout.
 
         `bias` is added to the scores, `rotary` (`rotary_angles`) turns queries and keys; with a
         `window`, a whole number, a query looks at less than so many places back. With a
@@ -170,10 +180,12 @@ class Attention(nn.Module):
             near = is_near(window, start, q.shape[1], k.shape[1])
             mask = near if mask is None else mask & near
         how = (mask, self.causal and cache is None, bias, self.scale, self.cap)
-        mixed = self.attend(q, k, v, *how).reshape(*x.shape[:2], -1)
         # Beside the attention part, which may be a fused kernel: under jit it costs nothing unless
         # somebody asks for it.
         aux["attention"] = attention_weights(q, k, *how)
+        dropped = drop(aux["attention"], self.dropout, "dropout")
+        mixed = mix_values(dropped, v) if self.dropout else self.attend(q, k, v, *how)
+        mixed = mixed.reshape(*x.shape[:2], -1)
         out = nn.Dense(
             width, use_bias=self.out_bias, kernel_init=self.out_init, name="out", **types
         )

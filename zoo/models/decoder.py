@@ -15,7 +15,7 @@ Llama's form with less or more: Mistral (Jiang et al. 2023), a window; Qwen 2 an
 1e-6 times `1 + scale`, the tanh form of GELU, and from 2 on norms after the branches, capped scores
 or norms of queries and keys, windows in some of the layers; Mixtral (Jiang et al. 2024), experts.
 
-Dropout acts on the embedding and on each branch, not on attention weights.
+Dropout acts on the embedding and on each branch, and as `attention_dropout` on attention weights.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Decoder(nn.Module):
     head: Literal["lm", "sequence", "none"] = "lm"
     num_classes: int = 2  # of the head 'sequence'
     dropout: float = 0.0
+    attention_dropout: float = 0.0  # of its weights
     initializer_range: float = 0.02
     scan_layers: bool = False
     remat: Literal["none", "full", "dots"] = "none"
@@ -133,7 +134,7 @@ class Decoder(nn.Module):
         shared, layer = self._make_sights(positions)
         shared["attn"] |= {"mask": shown, "start": start}
         x, aux = run_stack(
-            self._block(dropout),
+            self._block(dropout, self.attention_dropout if train else 0.0),
             self.depth,
             drop(x, dropout, "dropout"),
             cache=None if cache is None else cache["blocks"],
@@ -200,7 +201,7 @@ class Decoder(nn.Module):
             out = self.logit_cap * jnp.tanh(out / self.logit_cap)
         return out
 
-    def _block(self, dropout: float) -> PreNormBlock:
+    def _block(self, dropout: float, attention_dropout: float) -> PreNormBlock:
         """The template of the stack."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         into_stream = self.initializer_range / math.sqrt(2 * self.depth)
@@ -211,7 +212,7 @@ class Decoder(nn.Module):
         norm = functools.partial(make_norm, self.norm, self.norm_epsilon, **types)
         return PreNormBlock(
             norm1=norm(),
-            attn=self._attention(**inits),
+            attn=self._attention(dropout=attention_dropout, **inits),
             norm2=norm(),
             end1=norm() if self.post_norms else None,
             end2=norm() if self.post_norms else None,
@@ -235,7 +236,7 @@ class Decoder(nn.Module):
         counts = (self.num_experts, self.experts_per_token, hidden, self.activation)
         return MixtureOfExperts(*counts, self.capacity_factor, **made)
 
-    def _attention(self, **inits: Any) -> Attention:
+    def _attention(self, **made: Any) -> Attention:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = functools.partial(make_norm, self.norm, self.norm_epsilon, **types)
         return Attention(
@@ -250,7 +251,7 @@ class Decoder(nn.Module):
             bias=self.attention_bias,
             out_bias=self.attention_bias if self.out_bias is None else self.out_bias,
             parent=None,
-            **inits,
+            **made,
             **types,
         )
 

@@ -14,7 +14,7 @@ LayerNorm epsilon 1e-12 unless said otherwise; initialised by a normal of deviat
 
 What a classifier computes before its last layer, Dense and an activation on the first token, is the
 pooler in all of them, whatever their files call it. Dropout acts on the embedding and on each
-branch, not on attention weights.
+branch, and as `attention_dropout` on attention weights.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ class Encoder(nn.Module):
     activation: Activation = "gelu"
     norm_epsilon: float = 1e-12
     dropout: float = 0.0
+    attention_dropout: float = 0.0  # of its weights
     initializer_range: float = 0.02
     scan_layers: bool = False
     remat: Literal["none", "full", "dots"] = "none"
@@ -172,7 +173,7 @@ class Encoder(nn.Module):
         if self._embedding_width() != self.width:
             x = self._dense(self.width, "embed_proj")(x)
         x, aux = run_stack(
-            self._block(dropout),
+            self._block(dropout, self.attention_dropout if train else 0.0),
             self.depth,
             x,
             shared={"attn": {"mask": join_masks(mask, segments)}},
@@ -231,12 +232,14 @@ class Encoder(nn.Module):
         logits = self._dense(num_outputs, "head")(drop(x, dropout, "head_dropout"))
         return logits[:, 0] if self.head == "multiple_choice" else logits
 
-    def _block(self, dropout: float) -> PostNormBlock:
+    def _block(self, dropout: float, attention_dropout: float) -> PostNormBlock:
         """The template of the stack."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype, "parent": None}
         inits = {"kernel_init": self._init(), "out_init": self._init()}
         return PostNormBlock(
-            attn=Attention(self.num_heads, self.attend, **inits, **kinds),
+            attn=Attention(
+                self.num_heads, self.attend, dropout=attention_dropout, **inits, **kinds
+            ),
             norm1=make_norm("layer", self.norm_epsilon, **kinds),
             mlp=FeedForward(
                 self.hidden,

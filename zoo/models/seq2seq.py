@@ -7,7 +7,7 @@ width ** -0.5 before it; 1.1 (and Flan) has a gated GELU in its tanh form and an
 Initialised as in Mesh TensorFlow: by normals that make up for the missing scale.
 
 Dropout acts on the embeddings, inside the feed-forward, on each branch and at the end of each
-stack, not on attention weights.
+stack, and as `attention_dropout` on attention weights.
 """
 
 from __future__ import annotations
@@ -182,6 +182,7 @@ class Seq2Seq(nn.Module):
     head: Literal["lm", "none"] = "lm"
     norm_epsilon: float = 1e-6
     dropout: float = 0.0
+    attention_dropout: float = 0.0  # of its weights
     scan_layers: bool = False
     remat: Literal["none", "full", "dots"] = "none"
     attend: Attend = attend
@@ -236,17 +237,18 @@ class Seq2Seq(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dropout = self.dropout if train else 0.0
         decodes = name == "decoder"
+        attention_dropout = self.attention_dropout if train else 0.0
 
         def norm() -> nn.Module:
             return make_norm("rms", self.norm_epsilon, **types)
 
         block = PreNormBlock(
             norm1=norm(),
-            attn=self._attention(causal=decodes),
+            attn=self._attention(decodes, dropout=attention_dropout),
             norm2=norm(),
             mlp=self._feed_forward(dropout),
             cross_norm=norm() if decodes else None,
-            cross=self._attention(causal=False, crosses=True) if decodes else None,
+            cross=self._attention(False, True, attention_dropout) if decodes else None,
             dropout=dropout,
             parent=None,
         )
@@ -271,7 +273,7 @@ class Seq2Seq(nn.Module):
             name=name,
         )
 
-    def _attention(self, causal: bool, crosses: bool = False) -> Attention:
+    def _attention(self, causal: bool, crosses: bool = False, dropout: float = 0.0) -> Attention:
         # Scores are not scaled: the queries' initialisation carries h ** -0.5.
         return Attention(
             self.num_heads,
@@ -279,6 +281,7 @@ class Seq2Seq(nn.Module):
             head_dim=self.head_dim,
             causal=causal,
             crosses=crosses,
+            dropout=dropout,
             scale=1.0,
             bias=False,
             out_bias=False,

@@ -12,8 +12,8 @@ with SiLU, biases in attention, a bias a token at the output; epsilon 1e-5. BART
 1e-5, normals of deviation 0.02. mBART (Liu et al. 2020): BART with pre-norm, a norm at the end of
 each stack and the embedding scaled.
 
-Dropout acts on the embedding (after its norm) and on each branch, as in the paper, not on
-attention weights.
+Dropout acts on the embedding (after its norm) and on each branch, as in the paper, and as
+`attention_dropout` on attention weights, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -181,6 +181,7 @@ class Transformer(nn.Module):
     num_classes: int = 2  # of the head 'sequence'
     norm_epsilon: float = 1e-6
     dropout: float = 0.0
+    attention_dropout: float = 0.0  # of its weights
     initializer_range: float | None = None  # None: as in the paper
     scan_layers: bool = False
     remat: Literal["none", "full", "dots"] = "none"
@@ -233,12 +234,13 @@ class Transformer(nn.Module):
     def _tower(self, side: str, depth: int, train: bool) -> Tower:
         dropout = self.dropout if train else 0.0
         decodes = side == "decoder"
+        attention_dropout = self.attention_dropout if train else 0.0
         norm = functools.partial(make_norm, "layer", self.norm_epsilon, **self._types())
         kind: Any = PreNormBlock if self.pre_norm else PostNormBlock
         block = kind(
-            attn=self._attention(causal=decodes),
+            attn=self._attention(decodes, dropout=attention_dropout),
             norm1=norm(),
-            cross=self._attention(causal=False, crosses=True) if decodes else None,
+            cross=self._attention(False, True, attention_dropout) if decodes else None,
             cross_norm=norm() if decodes else None,
             mlp=self._feed_forward(dropout),
             norm2=norm(),
@@ -268,12 +270,13 @@ class Transformer(nn.Module):
             parent=None,
         )
 
-    def _attention(self, causal: bool, crosses: bool = False) -> Attention:
+    def _attention(self, causal: bool, crosses: bool = False, dropout: float = 0.0) -> Attention:
         return Attention(
             self.num_heads,
             self.attend,
             causal=causal,
             crosses=crosses,
+            dropout=dropout,
             bias=self.attention_bias,
             out_bias=self.attention_bias,
             kernel_init=self._kernel_init(),

@@ -53,7 +53,7 @@ BARE: dict[str, dict[str, Family]] = {
 
 # Fields that say how a model runs or trains, not what it computes.
 RUNNING = ("scan_layers", "remat", "attend", "dtype", "param_dtype")
-TRAINING = ("dropout", "stochastic_depth", "initializer_range")
+TRAINING = ("dropout", "attention_dropout", "stochastic_depth", "initializer_range")
 # What a field that is None stands for.
 MEANT = {
     "num_kv_heads": lambda m: m.num_heads,

@@ -42,6 +42,7 @@ from zoo.registry import Registry
 from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classification import Classification
 from zoo.tasks.companions import Companion
+from zoo.tasks.distillation import Distillation
 from zoo.tasks.masked_lm import MaskedLM
 from zoo.tasks.multiple_choice import MultipleChoice
 from zoo.tasks.regression import Regression
@@ -59,6 +60,7 @@ TASKS.add("causal_lm", CausalLM)
 TASKS.add("masked_lm", MaskedLM)
 TASKS.add("replaced_token", ReplacedToken)
 TASKS.add("seq2seq", SequenceToSequence)
+TASKS.add("distillation", Distillation)
 TASKS.add("token_classification", TokenClassification)
 TASKS.add("span", SpanPrediction)
 TASKS.add("multiple_choice", MultipleChoice)

@@ -18,10 +18,12 @@ class Companion:
 
     head: the head it needs, of a model that can have several (None: that of the task).
     default: a model's name where the config names none (None: it has to).
+    same_classes: where it has a head of classes, they are the data's, in their order.
     """
 
     head: str | None = None
     default: str | None = None
+    same_classes: bool = False
 
 
 def init_models(model: nn.Module, key: jax.Array, **beside: nn.Module) -> dict[str, Any]:

@@ -73,9 +73,11 @@ def fit(
     if folder is not None:
         claim_workdir(folder, config, parts.dataset, parts.programs.batch_shapes, progress.tell)
     loop = Loop(parts, folder, progress)
-    state = first_state(parts, loop.checkpoints, progress)
-    describe(parts, folder, progress)
-    state = loop.run(state)
+    state = loop.find_stopped()
+    if state is None:
+        state = first_state(parts, loop.checkpoints, progress)
+        describe(parts, folder, progress)
+        state = loop.run(state)
     return finish(loop, state)
 
 

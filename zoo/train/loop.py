@@ -18,7 +18,9 @@ from zoo.models.flops import count_flops
 from zoo.parallel import place_batch
 from zoo.train.build import Parts, eval_batches
 from zoo.train.hooks import Calendar, Profiler, Writers, train_metrics
+from zoo.train.patience import Patience, watched
 from zoo.train.progress import Progress
+from zoo.train.rows import read_rows
 from zoo.train.seeds import Spread, list_seeds, spread_metrics
 from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped, StopRequest
@@ -36,18 +38,23 @@ class Loop:
         self.progress = progress
         self.spreads: dict[str, dict[str, Spread]] = {}  # of several seeds, the newest of a split
         self._broken: set[str] = set()  # told of
+        self.patience = Patience(config)
+        self._best: State | None = None  # where no checkpoint holds it
         self.checkpoints: Checkpoints | None = None
         if workdir is not None:
             self.checkpoints = Checkpoints(
                 workdir / "checkpoints",
-                config.checkpoint,
+                watched(config),
                 progress.tell,
                 parts.dataset.tokenizer_hash,
             )
 
     def run(self, state: State) -> State:
-        """Trains to the last step. Raises NonFiniteLoss, or Stopped after saving on request."""
+        """Trains to the last step, or until the end of `train.patience`. Raises NonFiniteLoss, or
+        Stopped after saving on request."""
         step = int(state.step)
+        if self.workdir is not None:
+            self.patience.recall(read_rows(self.workdir), step)
         report: Any = None
         try:
             with StopRequest() as request:
@@ -61,6 +68,8 @@ class Loop:
                         self._look_at(step, report)
                         report = None
                         self._attend(step, state)
+                        if self.patience.outcome()[1] is not None:
+                            return self._take_best(step) or state
                     if request.asked and step < self.calendar.num_steps:
                         self._look_at(step, report)
                         self._stop(step, state, request.asked)
@@ -176,10 +185,45 @@ class Loop:
         if "val" in parts.dataset.splits and calendar.due(step, calendar.evaluate):
             values = self.evaluate("val", step, state)
             metrics = {f"val/{name}": value for name, value in values.items()}
-        if self.checkpoints is not None and calendar.due(step, calendar.save):
+        best = self._watch(step, state, metrics)
+        if self.checkpoints is not None and (best or calendar.due(step, calendar.save)):
             self.writers.flush()
             self.checkpoints.save(step, state, metrics)
         self.progress.go_on()
+
+    def _watch(self, step: int, state: State, metrics: dict[str, float]) -> bool:
+        """Is this evaluation the best, where `train.patience` asks?"""
+        if not metrics or not self.patience.see_row(step, metrics):
+            return False
+        if self.checkpoints is None:
+            self._best = jax.tree.map(jax.numpy.copy, state)  # the state itself is donated
+        return True
+
+    def find_stopped(self) -> State | None:
+        """The best state of a run that `train.patience` has ended before."""
+        if self.workdir is None or self.checkpoints is None or self.patience.limit is None:
+            return None
+        self.patience.recall(read_rows(self.workdir))
+        best, stop = self.patience.outcome()
+        if stop is None or best not in self.checkpoints.steps():
+            return None
+        return self._take_best(stop)
+
+    def _take_best(self, step: int) -> State | None:
+        """Ends at `step`: the state of the best evaluation, which is then the newest saved; None
+        where none was a number."""
+        best = self.patience.outcome()[0]
+        self.progress.tell(
+            f"stopped at step {step}: {self.patience.limit} evaluations without a better "
+            f"{self.patience.metric} than that of step {best}, which is what the run gives"
+        )
+        if best is None:
+            return None
+        if self.checkpoints is None:
+            return self._best
+        self.checkpoints.drop_after(best)
+        restored = self.checkpoints.restore(self.programs.abstract_state, best)
+        return None if restored is None else restored[1]
 
     def evaluate(self, split: str, step: int, state: State) -> dict[str, float]:
         """Metrics of a split, of several seeds their means, written as a row."""

@@ -23,9 +23,17 @@ from zoo.models.encoder import POOLED
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
 from zoo.pretrained.bridge import our_leaves
+from zoo.pretrained.family import head_of
 from zoo.pretrained.load import Opened, change_model, load_pretrained
 from zoo.tasks import TASKS, Companion
-from zoo.train.start import PRETRAINED, Start, compare_tokenizers, open_source, takes_embedding
+from zoo.train.start import (
+    PRETRAINED,
+    Start,
+    compare_classes,
+    compare_tokenizers,
+    open_source,
+    takes_embedding,
+)
 
 PAIRS = (Seq2Seq, Transformer)  # take a source and a target
 SIDES = ("source", "target")
@@ -275,7 +283,11 @@ def open_companion(
             raise UserError("its model is a class of your own, which only its run knows")
         fake = dataclasses.replace(config, init_from=source, init_pattern="")
         compare_tokenizers(fake, opened, dataset)
-        return change_model(opened.model, companion.head, given.arguments, key)
+        model = change_model(opened.model, companion.head, given.arguments, key)
+        other = compare_classes(opened, dataset) if companion.same_classes else ""
+        if other and head_of(model) != "none":
+            raise UserError(f"{source}: its classes are not those of {dataset.name} ({other})")
+        return model
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
 

@@ -201,6 +201,13 @@ def why_renew_head(config: Config, opened: Opened, after: Any, dataset: Dataset)
     recipe = find_recipe(opened.source)
     if recipe is not None and recipe.task.name != config.task.name:
         return f"head: of the task {recipe.task.name!r}, begins anew"
+    other = compare_classes(opened, dataset)
+    return f"head: of other classes ({other}), begins anew" if other else ""
+
+
+def compare_classes(opened: Opened, dataset: Dataset) -> str:
+    """'theirs -> ours' where a source's classes are as many as the data's and have other names, or
+    the same in another order; '' where not, or where nobody named them."""
     names = find_kept(opened.source).get("id2label") or {}
     theirs = [str(names[key]) for key in sorted(names, key=int)]
     ours = [str(name) for name in dataset.class_names]
@@ -208,7 +215,7 @@ def why_renew_head(config: Config, opened: Opened, after: Any, dataset: Dataset)
         return ""
     if [name.casefold() for name in theirs] == [name.casefold() for name in ours]:
         return ""
-    return f"head: of other classes ({_few(theirs)} -> {_few(ours)}), begins anew"
+    return f"{_few(theirs)} -> {_few(ours)}"
 
 
 def _are_names(names: list[str]) -> bool:

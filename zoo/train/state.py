@@ -51,7 +51,8 @@ def init_state(
     """The state before the first step; `batch` gives shapes only. Pure, to be jitted."""
     params = task.init(key)
     trained = params if groups is None else groups.trained(params)
-    sums = jax.eval_shape(lambda b: task.loss(params, b, None)[1], batch)
+    # Those of training: in evaluation a task may have others.
+    sums = jax.eval_shape(lambda b: task.loss(params, b, key)[1], batch)
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
