@@ -14,7 +14,7 @@ BYTES = np.array([1, 2, 3, 4, 0])
 
 def test_by_hand():
     task = CausalLM(MODEL, BYTES)
-    params = jax.tree.map(lambda x: x * 30, task.init(jax.random.key(0)))
+    params = jax.tree.map(lambda x: x * 30, jax.jit(task.init)(jax.random.key(0)))
     tokens = jax.random.randint(jax.random.key(1), (3, 7), 0, 5)
     mask = jnp.array([1.0, 1.0, 0.0])
     real = jnp.ones((3, 6), bool).at[1, 4:].set(False)
@@ -40,7 +40,7 @@ def test_by_hand():
 def test_without_known_bytes_there_are_no_bits():
     task = CausalLM(MODEL, None)
     _, sums = task.loss(
-        task.init(jax.random.key(0)),
+        jax.jit(task.init)(jax.random.key(0)),
         {"tokens": jnp.zeros((1, 4), jnp.int32), "mask": jnp.ones(1)},
         None,
     )
@@ -49,7 +49,7 @@ def test_without_known_bytes_there_are_no_bits():
 
 def test_prediction_is_of_the_token_that_follows():
     task = CausalLM(MODEL, BYTES)
-    params = task.init(jax.random.key(0))
+    params = jax.jit(task.init)(jax.random.key(0))
     tokens = jnp.array([[1, 2, 3]])
     out = task.predict(params, {"tokens": tokens})
     logits = MODEL.apply({"params": params}, tokens)[0][:, 2]
@@ -59,7 +59,7 @@ def test_prediction_is_of_the_token_that_follows():
 def test_experts_are_balanced_in_training_only():
     fields = {"gated": True, "mlp_bias": False, "num_experts": 3}
     model = Decoder(width=8, depth=1, num_heads=2, vocab_size=5, num_positions=6, **fields)
-    params = jax.tree.map(lambda x: x * 30, CausalLM(model, None).init(jax.random.key(0)))
+    params = jax.tree.map(lambda x: x * 30, jax.jit(CausalLM(model, None).init)(jax.random.key(0)))
     batch = {"tokens": jax.random.randint(jax.random.key(1), (2, 7), 0, 5), "mask": jnp.ones(2)}
     key = jax.random.key(2)
 

@@ -73,7 +73,7 @@ def test_focus_by_hand(gamma):
 
 def test_several_labels():
     task, batch = make(LABELS, class_weights="balanced", focal=1.0, label_smoothing=0.1)
-    params = task.init(jax.random.key(0))
+    params = jax.jit(task.init)(jax.random.key(0))
     sums, seen, chances = jax.jit(
         lambda p: (task.loss(p, batch, None)[1], task.observe(p, batch), task.predict(p, batch))
     )(params)
@@ -97,7 +97,7 @@ def test_balanced_as_scikit_learn():
 @pytest.mark.parametrize("label", [LABEL, LABELS], ids=["one", "several"])
 def test_microbatches_and_the_start(label):
     task, batch = make(label, class_weights=(0.5, 2.0, 1.0, 3.0), focal=2.0, label_smoothing=0.1)
-    params = jax.tree.map(lambda x: x * 0.01, task.init(jax.random.key(0)))
+    params = jax.tree.map(lambda x: x * 0.01, jax.jit(task.init)(jax.random.key(0)))
     whole, parts, sums = jax.jit(
         lambda p: (
             accumulate(task.loss, p, batch, jax.random.key(0), 1),

@@ -29,7 +29,7 @@ def make(**arguments):
 
 def test_metrics_equal_scikit_learn():
     task = make()
-    params = task.init(jax.random.key(0))
+    params = jax.jit(task.init)(jax.random.key(0))
     _, sums = task.loss(params, BATCH, None)
     got = task.summarise(jax.device_get(sums))
     labels, probabilities = BATCH["label"][:17], np.asarray(task.predict(params, BATCH))[:17]
@@ -41,7 +41,7 @@ def test_metrics_equal_scikit_learn():
 
 def test_sums_of_parts_are_sums_of_the_whole():
     task = make()
-    params = task.init(jax.random.key(0))
+    params = jax.jit(task.init)(jax.random.key(0))
     whole = task.loss(params, BATCH, None)[1]
     parts = [
         task.loss(params, {k: v[i : i + 5] for k, v in BATCH.items()}, None)[1]
@@ -53,7 +53,7 @@ def test_sums_of_parts_are_sums_of_the_whole():
 
 def test_label_smoothing_by_hand():
     task = make(label_smoothing=0.1)
-    params = task.init(jax.random.key(0))
+    params = jax.jit(task.init)(jax.random.key(0))
     logits = MODEL.apply({"params": params}, BATCH["features"])[0]
     targets = np.eye(3)[BATCH["label"]] * 0.9 + 0.1 / 3
     expected = -(targets * np.asarray(jax.nn.log_softmax(logits))).sum(1)[:17].sum()
@@ -65,7 +65,7 @@ def test_label_smoothing_by_hand():
 
 def test_mixup_mixes_real_rows_only():
     task = make(mixup=0.5)
-    params = task.init(jax.random.key(0))
+    params = jax.jit(task.init)(jax.random.key(0))
     changed = {**BATCH, "features": BATCH["features"].at[17:].set(1e3)}
     key = jax.random.key(3)
     np.testing.assert_allclose(

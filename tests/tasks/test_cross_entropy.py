@@ -103,13 +103,13 @@ def test_logits_are_never_all_there():
 
 def test_loss_at_the_start_is_that_of_guessing():
     task = CausalLM(Decoder(**{**SIZES, "vocab_size": 500}), None)
-    loss, sums = jax.jit(lambda p: task.loss(p, BATCH, None))(task.init(jax.random.key(0)))
+    loss, sums = jax.jit(lambda p: task.loss(p, BATCH, None))(jax.jit(task.init)(jax.random.key(0)))
     assert float(loss / sums["weight"]) == pytest.approx(math.log(500), abs=0.02)
 
 
 def test_z_loss_is_in_no_metric():
     tasks = [CausalLM(Decoder(**SIZES), None, z_loss=z) for z in (0.0, 0.5)]
-    params = tasks[0].init(jax.random.key(0))
+    params = jax.jit(tasks[0].init)(jax.random.key(0))
     plain, added = jax.jit(lambda p: [t.loss(p, BATCH, KEY) for t in tasks])(params)
     assert float(plain[1]["loss"]) == pytest.approx(float(added[1]["loss"]))
     count = float(added[1]["weight"])

@@ -55,7 +55,7 @@ def open_task(name):
     head = TASKS.get(name).head
     model = zoo.create_model("bert_tiny", num_positions=16, head=head, **SIZES)
     task = make_task(TaskConfig(name), {"model": model}, Info)
-    return task, task.init(jax.random.key(1))
+    return task, jax.jit(task.init)(jax.random.key(1))
 
 
 @pytest.fixture(scope="module", params=list(BATCHES))

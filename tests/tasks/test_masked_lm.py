@@ -42,7 +42,7 @@ PLACED = jax.tree.map(jnp.asarray, BATCH)
 @pytest.fixture(scope="module")
 def found():
     """Parameters, logits everywhere, and loss and sums with and without places."""
-    params = jax.tree.map(lambda x: x * 30, TASK.init(jax.random.key(0)))
+    params = jax.tree.map(lambda x: x * 30, jax.jit(TASK.init)(jax.random.key(0)))
     everywhere = {k: v for k, v in PLACED.items() if k != "places"}
 
     @jax.jit
@@ -88,7 +88,7 @@ def test_neither_places_nor_parts_change_the_sums(found):
 
 
 def test_at_the_start_every_token_costs_its_share(found):
-    fresh = TASK.init(jax.random.key(1))
+    fresh = jax.jit(TASK.init)(jax.random.key(1))
     loss, sums = jax.jit(lambda p: TASK.loss(p, PLACED, None))(fresh)
     assert float(loss / sums["weight"]) == pytest.approx(np.log(20), rel=0.02)
 

@@ -23,7 +23,7 @@ def test_metrics_equal_scikit_learn(targets, standardize):
 
     model = zoo.create_model("mlp", widths=(4,), num_outputs=targets, input_shape=(5,))
     task = make_task(TaskConfig("regression", {"standardize": standardize}), {"model": model}, Info)
-    params = task.init(jax.random.key(0))
+    params = jax.jit(task.init)(jax.random.key(0))
     batch = {
         "features": jnp.asarray(RANDOM.normal(size=(24, 5)), jnp.float32),
         "label": jnp.asarray(labels, jnp.float32),

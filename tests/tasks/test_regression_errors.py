@@ -32,7 +32,7 @@ def make(**arguments):
 @pytest.mark.parametrize("error", ["squared", "absolute", "huber"])
 def test_by_hand(error):
     task = make(error=error, **({"delta": 0.7} if error == "huber" else {}))
-    params = task.init(jax.random.key(0))
+    params = jax.jit(task.init)(jax.random.key(0))
     key = jax.random.key(1)
     loss, seen, predicted, *gradients = jax.jit(
         lambda p: (
@@ -54,7 +54,7 @@ def test_by_hand(error):
 def test_loss_at_the_start_is_the_variance():
     """A model that says the mean: the squares are the variance, 1 in these units."""
     task = make()
-    params = jax.tree.map(lambda x: x * 0.01, task.init(jax.random.key(0)))
+    params = jax.tree.map(lambda x: x * 0.01, jax.jit(task.init)(jax.random.key(0)))
     whole = {**BATCH, "mask": jnp.ones(12)}
     assert float(task.loss(params, whole, None)[0]) / 12 == pytest.approx(1, abs=0.01)
 

@@ -31,7 +31,7 @@ def join(params, **changes):
 
 @pytest.fixture(scope="module")
 def found():
-    fresh = TASK.init(jax.random.key(0))
+    fresh = jax.jit(TASK.init)(jax.random.key(0))
     params = jax.tree.map(lambda x: x * 20, fresh)
     # One token is likely, so that some are drawn right.
     bias = params[COMPANIONS]["generator"]["head"]["bias"]

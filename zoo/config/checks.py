@@ -53,6 +53,13 @@ def check_config(config: Config) -> Config:
     open_axes = [a for a in ("data", "fsdp", "tensor") if axes[a] == -1]
     if len(open_axes) > 1:
         raise UserError(f"parallel: only one axis may be -1, here {' and '.join(open_axes)} are")
+    _check_evaluation(config)
+    return config
+
+
+def _check_evaluation(config: Config) -> None:
+    """What asks for evaluations during training, where there are none."""
+    c = config
     best = c.checkpoint.best_metric
     if best and not best.startswith("val/"):
         raise UserError(
@@ -69,7 +76,6 @@ def check_config(config: Config) -> Config:
             f"checkpoint.every_steps={saves} must be a multiple of train.eval_every_steps={evals} "
             "for checkpoint.best_metric to be known when a checkpoint is saved"
         )
-    return config
 
 
 def _check_start(config: Config) -> None:
