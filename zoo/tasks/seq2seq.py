@@ -59,8 +59,9 @@ class SequenceToSequence:
                 "the tokenizer has no token that targets begin or end with "
                 "(data.tokenizer='bpe:8000' has one)"
             )
-        fields: Any = model
-        places = getattr(fields, "target_vocab_size", None) or getattr(fields, "vocab_size", size)
+        places = int(
+            getattr(model, "target_vocab_size", None) or getattr(model, "vocab_size", None) or size
+        )
         if not 0 <= begin < places:
             raise UserError(f"task.arguments.begin={begin}: tokens are 0 to {places - 1} here")
         return cls(model, info.tokenizer.token_bytes, info.tokenizer.end, begin, label_smoothing)
