@@ -42,8 +42,11 @@ from zoo.registry import Registry
 from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classification import Classification
 from zoo.tasks.companions import Companion
+from zoo.tasks.contrastive import Contrastive
+from zoo.tasks.masked_image import MaskedImage
 from zoo.tasks.multiple_choice import MultipleChoice
 from zoo.tasks.regression import Regression
+from zoo.tasks.self_distillation import SelfDistillation
 from zoo.tasks.span import SpanPrediction
 from zoo.tasks.token_classification import TokenClassification
 
@@ -53,6 +56,9 @@ TASKS = Registry("task")
 TASKS.add("classification", Classification)
 TASKS.add("regression", Regression)
 TASKS.add("causal_lm", CausalLM)
+TASKS.add("masked_image", MaskedImage)
+TASKS.add("contrastive", Contrastive)
+TASKS.add("self_distillation", SelfDistillation)
 TASKS.add("token_classification", TokenClassification)
 TASKS.add("span", SpanPrediction)
 TASKS.add("multiple_choice", MultipleChoice)
