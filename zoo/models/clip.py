@@ -361,6 +361,11 @@ class SigLIP(TwoTowers):
         return ViT(**self._image_sizes(), **IMAGE_OF_SIGLIP, **self._shared())
 
     def _make_text(self) -> TextTower:
+        if self.embedding_width != self.width:
+            raise UserError(
+                f"embedding_width={self.embedding_width}: SigLIP's images have no projection, so "
+                f"it is their width, {self.width}"
+            )
         sizes = {**self._text_sizes(), "num_classes": self.embedding_width}
         return TextTower(**sizes, **TEXT_OF_SIGLIP, **self._shared())
 

@@ -102,7 +102,7 @@ class SelfDistillation:
         return task
 
     @property
-    def head(self) -> PrototypeHead:
+    def projection(self) -> PrototypeHead:
         """What makes distributions of features, of student and teacher alike."""
         return PrototypeHead(self.hidden, self.bottleneck, self.prototypes)
 
@@ -115,7 +115,7 @@ class SelfDistillation:
     def init(self, key: jax.Array) -> dict[str, Any]:
         model: Any = self.model
         width = model.width * (2 if model.pooling == "cls_mean" else 1)
-        head = self.head.init(jax.random.fold_in(key, 1), jnp.zeros((1, width)))["params"]
+        head = self.projection.init(jax.random.fold_in(key, 1), jnp.zeros((1, width)))["params"]
         own = init_model(model, key)
         kept = {"center": jnp.zeros(self.prototypes), "temperature": self.find_temperature(0)}
         return self.begin({**own, COMPANIONS: {"head": head, **kept}})
@@ -202,9 +202,9 @@ class SelfDistillation:
     def draw_views(self, images: jax.Array, key: jax.Array | None) -> tuple[Any, Any]:
         """Global views `[b, 2, y, x, ch]` and local ones `[b, n, y, x, ch]`."""
         model: Any = self.model
-        more = {"flip": self.flip, "jitter": self.jitter}
-        wide = Views(NUM_GLOBAL, model.image_size, *self.global_area, **more)
-        small = Views(self.local_views, self.local_model.image_size, *self.local_area, **more)
+        more = (self.flip, self.jitter)
+        wide = Views(NUM_GLOBAL, model.image_size, *self.global_area, *more)
+        small = Views(self.local_views, self.local_model.image_size, *self.local_area, *more)
         keys = make_keys(key, images)
         first, second = jax.vmap(jax.random.split, out_axes=1)(keys)
         return wide.draw(first, images), small.draw(second, images) if self.local_views else None
@@ -226,7 +226,7 @@ class SelfDistillation:
         """Outputs `[b, v, prototypes]` for views `[b, v, y, x, ch]`."""
         flat = views.reshape(-1, *views.shape[2:])
         features = call_model(model, params, flat, key)[0]
-        out = self.head.apply({"params": head}, features)
+        out = self.projection.apply({"params": head}, features)
         return out.reshape(*views.shape[:2], -1)
 
     def summarise(self, sums: dict[str, Any]) -> dict[str, float]:

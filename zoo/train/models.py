@@ -168,8 +168,8 @@ def describe_inputs(
         if "vocab_size" not in fields:
             raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
         length = batch["tokens"].shape[-1] - ("token_mask" not in batch)
-        known = {"vocab_size": dataset.tokenizer.vocab_size}
-        return jax.ShapeDtypeStruct((1, length), np.int32), known
+        own = {"vocab_size": dataset.tokenizer.vocab_size}
+        return jax.ShapeDtypeStruct((1, length), np.int32), own
     if "source" in batch:
         raise UserError(f"{dataset.name} is pairs of texts: no task trains on them yet")
     if "vocab_size" in fields and not towers:
