@@ -69,7 +69,7 @@ def test_a_picture_keeps_what_was_seen(normed):
     task, params = make(normed_pixels=normed)
     batch = make_batch()
     drawn = jax.jit(task.predict)(params, batch)
-    same = cut_patches(drawn == batch["image"], (8, 12), 4, 1).all(-1)
+    same = cut_patches(1.0 * (drawn == batch["image"]), (8, 12), 4, 1).all(-1)
     np.testing.assert_array_equal(same.sum(1), 3)
     patches = cut_patches(batch["image"], (8, 12), 4, 1)
     np.testing.assert_array_equal(join_patches(patches, (8, 12), 4), batch["image"])
