@@ -13,6 +13,8 @@ Not run to its end yet: no number is claimed.
 
 from __future__ import annotations
 
+from typing import Any
+
 from zoo.config import (
     CheckpointConfig,
     Config,
@@ -43,7 +45,7 @@ def get_config(argument: str = "") -> Config:
     tower = {"width": 96, "depth": 4, "num_heads": 4, "hidden": 384}
     text = {**{f"text_{name}": size for name, size in tower.items()}, "text_depth": 2}
     names = [words.split() for words in NAMES]
-    data = {"transform": f"normalize(0.5, 0.5)|caption({names!r}, length={LENGTH})"}
+    data: dict[str, Any] = {"transform": f"normalize(0.5, 0.5)|caption({names!r}, length={LENGTH})"}
     data |= {"tokenizer": "wordpiece:200"}
     if "small" in options:
         data |= {"source": "embedded:mnist_5k", "validation_fraction": 0.1, "test_split": ""}

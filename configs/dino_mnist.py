@@ -13,6 +13,8 @@ Not run to its end yet: no number is claimed.
 
 from __future__ import annotations
 
+from typing import Any
+
 from zoo.config import (
     CheckpointConfig,
     Config,
@@ -31,13 +33,18 @@ def get_config(argument: str = "") -> Config:
     """`small`: on 5,000 images that need no file; `quick`: a few steps on synthetic ones."""
     options = parse_options(argument, "small", "quick")
     num_steps, wait = 1000 if "small" in options else 4000, 200
-    data = {"transform": "normalize(0.5, 0.5)"}
+    data: dict[str, Any] = {"transform": "normalize(0.5, 0.5)"}
     if "small" in options:
         data |= {"source": "embedded:mnist_5k", "validation_fraction": 0.1, "test_split": ""}
     else:
         data |= {"source": "files:mnist", "train_split": "train[:55000]"}
         data |= {"val_split": "train[55000:]"}
-    task = {"prototypes": 1024, "hidden": 256, "bottleneck": 64, "num_steps": num_steps}
+    task: dict[str, Any] = {
+        "prototypes": 1024,
+        "hidden": 256,
+        "bottleneck": 64,
+        "num_steps": num_steps,
+    }
     task |= {"local_views": 4, "local_size": 16, "local_area": (0.1, 0.4), "flip": False}
     task |= {"jitter": 0.2, "warmup_steps": num_steps // 3, "teacher_temperature": 0.07}
     if "quick" in options:
