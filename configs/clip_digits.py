@@ -13,8 +13,6 @@ Not run to its end yet: no number is claimed.
 
 from __future__ import annotations
 
-from typing import Any
-
 from zoo.config import (
     CheckpointConfig,
     Config,
@@ -45,19 +43,18 @@ def get_config(argument: str = "") -> Config:
     tower = {"width": 96, "depth": 4, "num_heads": 4, "hidden": 384}
     text = {**{f"text_{name}": size for name, size in tower.items()}, "text_depth": 2}
     names = [words.split() for words in NAMES]
-    data: dict[str, Any] = {"transform": f"normalize(0.5, 0.5)|caption({names!r}, length={LENGTH})"}
-    data |= {"tokenizer": "wordpiece:200"}
+    texts = {"transform": f"normalize(0.5, 0.5)|caption({names!r}, length={LENGTH})"}
+    texts |= {"tokenizer": "wordpiece:200"}
     if "small" in options:
-        data |= {"source": "embedded:mnist_5k", "validation_fraction": 0.1, "test_split": ""}
+        data = DataConfig("embedded:mnist_5k", validation_fraction=0.1, test_split="")
     else:
-        data |= {"source": "files:mnist", "train_split": "train[:55000]"}
-        data |= {"val_split": "train[55000:]"}
+        data = DataConfig("files:mnist", train_split="train[:55000]", val_split="train[55000:]")
     config = Config(
         model=ModelConfig(
             "siglip_b16_224" if "siglip" in options else "clip_vit_b32",
             {**tower, **text, "patch_size": 4, "embedding_width": 96},
         ),
-        data=DataConfig(**data),
+        data=DataConfig(**{**vars(data), **texts}),
         task=TaskConfig("contrastive"),
         optim=OptimConfig(
             "adamw", 1e-3, {"b2": 0.98}, "cosine", warmup_steps=100, weight_decay=0.1, clip_norm=1.0

@@ -19,7 +19,7 @@ stream width ** -0.5 / sqrt(2 * depth); image towers as a ViT (`vit.py`).
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -191,6 +191,9 @@ class TextTower(nn.Module):
 class TwoTowers(nn.Module):
     """Images and texts to how well each image goes with each text. A subclass makes the towers."""
 
+    # Whether a logit is that of a sigmoid, each pair for itself, or one of a softmax.
+    pairwise: ClassVar[bool] = False
+
     width: int = 768  # of the image tower, as what follows
     depth: int = 12
     num_heads: int = 12
@@ -345,6 +348,8 @@ class CLIP(TwoTowers):
 
 class SigLIP(TwoTowers):
     """SigLIP; the defaults are those of ViT-B/16 at 224 pixels."""
+
+    pairwise: ClassVar[bool] = True
 
     def setup(self) -> None:
         super().setup()

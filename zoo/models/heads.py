@@ -54,36 +54,3 @@ class ReplacedTokenHead(nn.Module):
         x = nn.Dense(x.shape[-1], kernel_init=self.kernel_init, name="fc", **types)(x)
         x = ACTIVATIONS[self.activation](x)
         return nn.Dense(1, kernel_init=self.kernel_init, name="out", **types)(x)[..., 0]
-
-
-class PrototypeHead(nn.Module):
-    """DINO's projection (Caron et al. 2021): three dense layers with GELU between them, made
-    length 1, then the cosine with each prototype (a weight-normed layer of gain 1, no bias).
-
-    Initialised by truncated normals of deviation 0.02, biases 0.
-    """
-
-    hidden: int
-    bottleneck: int
-    num_prototypes: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b v"]:
-        init = nn.initializers.truncated_normal(0.02)
-        for i, width in enumerate((self.hidden, self.hidden, self.bottleneck), start=1):
-            x = nn.Dense(width, kernel_init=init, name=f"fc{i}")(x)
-            x = nn.gelu(x, approximate=False) if i < 3 else x
-        x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-        return Prototypes(self.num_prototypes, name="prototypes")(x)
-
-
-class Prototypes(nn.Module):
-    """The product with columns of length 1."""
-
-    count: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b v"]:
-        init = nn.initializers.truncated_normal(0.02)
-        kernel = self.param("kernel", init, (x.shape[-1], self.count))
-        return x @ (kernel / jnp.linalg.norm(kernel, axis=0, keepdims=True))

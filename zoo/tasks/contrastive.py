@@ -6,14 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from zoo.config import UserError
-from zoo.models.clip import CLIP, SigLIP, TwoTowers
 from zoo.tasks.masked_image import require_images
 from zoo.tasks.supervised import init_model, mean_sums
 
@@ -59,7 +57,7 @@ class Contrastive:
     accuracy, `zoo eval RUN --data=SOURCE`.
     """
 
-    model: nn.Module
+    model: Any  # of two towers
 
     @staticmethod
     def num_outputs(info: Any) -> int:
@@ -68,19 +66,20 @@ class Contrastive:
         return 0
 
     @classmethod
-    def create(cls, model: nn.Module, info: Any) -> Contrastive:
-        if not isinstance(model, TwoTowers):
+    def create(cls, model: Any, info: Any) -> Contrastive:
+        if not hasattr(model, "encode_text"):
             raise UserError(
                 "task.name='contrastive' trains two towers, such as model.name='clip_vit_b32' or "
                 f"'siglip_b16_224', not a {type(model).__name__}"
             )
         tokenizer = info.tokenizer
-        if isinstance(model, CLIP) and not (tokenizer.has_template and tokenizer.end is not None):
+        ends = tokenizer.has_template and tokenizer.end is not None
+        if not model.pairwise and not ends:
             raise UserError(
                 "CLIP reads a text at its end token, which this data.tokenizer puts behind none "
                 "('wordpiece:512' does)"
             )
-        if isinstance(model, SigLIP) and tokenizer.pad is None:
+        if model.pairwise and tokenizer.pad is None:
             raise UserError(
                 "SigLIP reads a text at its last place, behind padding, for which this "
                 "data.tokenizer has no token ('wordpiece:512' has)"
@@ -97,7 +96,7 @@ class Contrastive:
         mask = batch["mask"].astype(jnp.float32)
         logits = self.compare(params, batch, key)
         real = (mask[:, None] * mask) > 0
-        if isinstance(self.model, SigLIP):
+        if self.model.pairwise:
             signs = 2 * jnp.eye(len(mask)) - 1
             losses = -jnp.where(real, jax.nn.log_sigmoid(signs * logits), 0.0).sum(1)
         else:
@@ -110,10 +109,10 @@ class Contrastive:
     def compare(self, params: Any, batch: dict[str, Any], key: jax.Array | None) -> jax.Array:
         """Logits `[b, b]`, a row an image, a column a text."""
         model, rngs = self.model, {} if key is None else {"dropout": key}
-        if isinstance(model, CLIP):
+        if not model.pairwise:
             params = {**params, "logit_scale": limit_scale(params["logit_scale"])}
         # SigLIP's texts are padded to all of its positions, and read at the last.
-        whole, length = isinstance(model, SigLIP), batch["tokens"].shape[1]
+        whole, length = model.pairwise, batch["tokens"].shape[1]
         if whole and length != model.num_positions:
             raise UserError(
                 f"SigLIP reads a text at the last of its {model.num_positions} places, and texts "

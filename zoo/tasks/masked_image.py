@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from zoo.config import UserError
-from zoo.models.mae import MAE, pixel_losses
-from zoo.models.patches import cut_patches, join_patches
 from zoo.tasks.image_keys import make_keys
 from zoo.tasks.supervised import call_model, init_model, mean_sums
 
@@ -37,7 +35,7 @@ class MaskedImage:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any) -> MaskedImage:
-        if not isinstance(model, MAE):
+        if not hasattr(model, "mask_ratio"):
             raise UserError(
                 f"task.name='masked_image' trains a masked autoencoder, such as "
                 f"model.name='mae_b16', not a {type(model).__name__}"
@@ -74,12 +72,7 @@ class MaskedImage:
         normed pixels each has the mean and the deviation of the patch that it stands for."""
         model: Any = self.model
         pixels, _, masked = self._draw(params, batch, None)
-        patches = self._cut(batch["image"])
-        if model.normed_pixels:
-            deviation = jnp.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
-            pixels = pixels * deviation + patches.mean(-1, keepdims=True)
-        whole = jnp.where(masked[..., None], pixels, patches)
-        return join_patches(whole, model.image_size, model.patch_size)
+        return model.fill_in(batch["image"], pixels, masked)
 
     def _draw(
         self, params: Any, batch: dict[str, Any], key: jax.Array | None
@@ -91,11 +84,7 @@ class MaskedImage:
         noise = jax.vmap(lambda k: jax.random.uniform(k, (patches_of(model),)))(keys)
         dropout = None if key is None else jax.random.fold_in(key, 1)
         pixels, aux = call_model(model, params, images, dropout, noise=noise)
-        return pixels, pixel_losses(pixels, self._cut(images), model.normed_pixels), aux["masked"]
-
-    def _cut(self, images: jax.Array) -> jax.Array:
-        model: Any = self.model
-        return cut_patches(images, model.image_size, model.patch_size, model.num_channels)
+        return pixels, model.pixel_losses(pixels, images), aux["masked"]
 
 
 def patches_of(model: Any) -> int:

@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from zoo.config import UserError
-from zoo.models.heads import PrototypeHead
-from zoo.models.patches import as_pair
-from zoo.models.vit import ViT
 from zoo.tasks.image_keys import make_keys
 from zoo.tasks.masked_image import require_images
+from zoo.tasks.prototypes import apply_head, init_head
 from zoo.tasks.supervised import argument, call_model, init_model, mean_sums
 from zoo.tasks.views import Views
 from zoo.tree import COMPANIONS, own_params
@@ -72,7 +70,7 @@ class SelfDistillation:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any, **arguments: Any) -> SelfDistillation:
-        if not isinstance(model, ViT):
+        if not hasattr(model, "num_placed"):
             raise UserError(
                 f"task.name='self_distillation' trains a ViT, not a {type(model).__name__}"
             )
@@ -102,20 +100,17 @@ class SelfDistillation:
         return task
 
     @property
-    def projection(self) -> PrototypeHead:
-        """What makes distributions of features, of student and teacher alike."""
-        return PrototypeHead(self.hidden, self.bottleneck, self.prototypes)
-
-    @property
     def local_model(self) -> Any:
         """The model for local views."""
         model: Any = self.model
-        return model.clone(image_size=as_pair(self.local_size)) if self.local_size else model
+        size = (self.local_size, self.local_size)
+        return model.clone(image_size=size) if self.local_size else model
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         model: Any = self.model
         width = model.width * (2 if model.pooling == "cls_mean" else 1)
-        head = self.projection.init(jax.random.fold_in(key, 1), jnp.zeros((1, width)))["params"]
+        widths = (width, self.hidden, self.hidden, self.bottleneck, self.prototypes)
+        head = init_head(jax.random.fold_in(key, 1), widths)
         own = init_model(model, key)
         kept = {"center": jnp.zeros(self.prototypes), "temperature": self.find_temperature(0)}
         return self.begin({**own, COMPANIONS: {"head": head, **kept}})
@@ -225,8 +220,7 @@ class SelfDistillation:
     ) -> jax.Array:
         """Outputs `[b, v, prototypes]` for views `[b, v, y, x, ch]`."""
         flat = views.reshape(-1, *views.shape[2:])
-        features = call_model(model, params, flat, key)[0]
-        out = self.projection.apply({"params": head}, features)
+        out = apply_head(head, call_model(model, params, flat, key)[0])
         return out.reshape(*views.shape[:2], -1)
 
     def summarise(self, sums: dict[str, Any]) -> dict[str, float]:

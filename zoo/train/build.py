@@ -69,11 +69,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     if dataset is None:
         dataset = open_dataset(config.data, choose_tokenizer(config, opened))
     dataset = check_labels(dataset)
-    if config.train.eval_every_steps and "val" not in dataset.splits:
-        raise UserError(
-            f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
-            "set data.validation_fraction"
-        )
+    _check_validation(config, dataset)
     ops, eval_ops = choose_ops(config.data, dataset)
     stream = TrainStream(
         dataset.splits["train"],
@@ -113,6 +109,15 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         beside,
         start,
     )
+
+
+def _check_validation(config: Config, dataset: Dataset) -> None:
+    """Raises UserError where a run is to be validated without a split for it."""
+    if config.train.eval_every_steps and "val" not in dataset.splits:
+        raise UserError(
+            f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
+            "set data.validation_fraction"
+        )
 
 
 def _check_hidden_tokens(config: Config, dataset: Dataset, batch: dict[str, Any]) -> None:
