@@ -40,8 +40,9 @@ def get_config(argument: str = "") -> Config:
     """`siglip`: SigLIP for CLIP; `small`: on 5,000 images that need no file; `quick`: a few steps
     on synthetic ones."""
     options = parse_options(argument, "siglip", "small", "quick")
-    tower = {"width": 96, "depth": 4, "num_heads": 4, "hidden": 384}
-    text = {**{f"text_{name}": size for name, size in tower.items()}, "text_depth": 2}
+    depth, text_depth = (1, 1) if "quick" in options else (4, 2)
+    tower = {"width": 96, "depth": depth, "num_heads": 4, "hidden": 384}
+    text = {**{f"text_{name}": size for name, size in tower.items()}, "text_depth": text_depth}
     names = [words.split() for words in NAMES]
     texts = {"transform": f"normalize(0.5, 0.5)|caption({names!r}, length={LENGTH})"}
     texts |= {"tokenizer": "wordpiece:200"}

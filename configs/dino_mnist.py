@@ -32,7 +32,8 @@ from zoo.config import (
 def get_config(argument: str = "") -> Config:
     """`small`: on 5,000 images that need no file; `quick`: a few steps on synthetic ones."""
     options = parse_options(argument, "small", "quick")
-    num_steps, wait = 1000 if "small" in options else 4000, 200
+    num_steps = 1000 if "small" in options else 4000
+    depth, wait = (1, 2) if "quick" in options else (4, 200)
     if "small" in options:
         data = DataConfig("embedded:mnist_5k", validation_fraction=0.1, test_split="")
     else:
@@ -47,9 +48,8 @@ def get_config(argument: str = "") -> Config:
     task |= {"jitter": 0.2, "warmup_steps": num_steps // 3, "teacher_temperature": 0.07}
     if "quick" in options:
         task |= {"prototypes": 64, "hidden": 32, "local_views": 1}
-        wait = 2
     config = Config(
-        model=ModelConfig("vit_ti4", {"width": 96, "depth": 4, "num_heads": 4, "hidden": 384}),
+        model=ModelConfig("vit_ti4", {"width": 96, "depth": depth, "num_heads": 4, "hidden": 384}),
         data=DataConfig(**{**vars(data), "transform": "normalize(0.5, 0.5)"}),
         task=TaskConfig("self_distillation", task),
         optim=OptimConfig(

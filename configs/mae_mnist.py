@@ -30,8 +30,14 @@ from zoo.config import (
 def get_config(argument: str = "") -> Config:
     """`small`: on 5,000 images that need no file; `quick`: a few steps on synthetic ones."""
     options = parse_options(argument, "small", "quick")
-    size = {"width": 96, "depth": 4, "num_heads": 4, "hidden": 384, "patch_size": 4}
-    size |= {"decoder_width": 64, "decoder_depth": 2, "decoder_num_heads": 4, "decoder_hidden": 256}
+    depth, decoder_depth = (1, 1) if "quick" in options else (4, 2)
+    size = {"width": 96, "depth": depth, "num_heads": 4, "hidden": 384, "patch_size": 4}
+    size |= {
+        "decoder_depth": decoder_depth,
+        "decoder_width": 64,
+        "decoder_num_heads": 4,
+        "decoder_hidden": 256,
+    }
     if "small" in options:
         data = DataConfig("embedded:mnist_5k", validation_fraction=0.1, test_split="")
     else:
