@@ -158,7 +158,7 @@ def describe_inputs(
 
     Raises UserError when the model is for another kind of data.
     """
-    towers = "embedding_width" in fields
+    towers = "text_width" in fields
     if towers and not {"image", "tokens"} <= batch.keys():
         raise UserError(
             f"model {name!r} takes images with texts, {dataset.name} gives "
