@@ -64,7 +64,7 @@ def find_features(model, params, views):
 
 
 def test_two_steps_by_hand(task):
-    """Padding behind the five images changes nothing."""
+    """Padding behind the five images changes nothing, and the sums of parts are those of all."""
     batch = make_batch()
     padded = {k: jnp.concatenate([x, x[:3]]) for k, x in batch.items()}
     padded["mask"] = padded["mask"].at[5:].set(0)
@@ -95,6 +95,10 @@ def test_two_steps_by_hand(task):
         entropy = -(target * np.log(target)).sum(-1).mean(1).sum()
         assert float(sums["entropy"]) == pytest.approx(entropy, rel=1e-3)
         assert float(sums["weight"]) == 5
+        halves = padded["mask"].at[2:].set(0), padded["mask"].at[:2].set(0)
+        parts = jax.tree.map(jnp.add, *(run(params, {**padded, "mask": half}) for half in halves))
+        for name, value in parts.items():
+            np.testing.assert_allclose(value, sums[name], rtol=1e-5, atol=1e-6, err_msg=name)
         center = 0.9 * center + 0.1 * taught.mean((0, 1))
         keep = 1 - 0.1 * (np.cos(np.pi * step / 4) + 1) / 2
         teacher = jax.tree.map(

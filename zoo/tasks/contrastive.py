@@ -67,6 +67,7 @@ class Contrastive:
 
     @classmethod
     def create(cls, model: Any, info: Any) -> Contrastive:
+        """Raises UserError on another model, and on texts that it cannot read."""
         if not hasattr(model, "encode_text"):
             raise UserError(
                 "task.name='contrastive' trains two towers, such as model.name='clip_vit_b32' or "

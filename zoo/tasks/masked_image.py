@@ -35,6 +35,7 @@ class MaskedImage:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any) -> MaskedImage:
+        """Raises UserError on another model, and one that hides all or nothing."""
         if not hasattr(model, "mask_ratio"):
             raise UserError(
                 f"task.name='masked_image' trains a masked autoencoder, such as "

@@ -70,6 +70,7 @@ class SelfDistillation:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any, **arguments: Any) -> SelfDistillation:
+        """Raises UserError on another model, one with a head, and numbers out of range."""
         if not hasattr(model, "num_placed"):
             raise UserError(
                 f"task.name='self_distillation' trains a ViT, not a {type(model).__name__}"
