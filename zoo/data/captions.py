@@ -45,6 +45,7 @@ class Caption(Op):
             raise UserError(f"length={self.length} must be at least 0")
 
     def fit(self, dataset: Dataset) -> Caption:
+        """With the tokens of every text. Raises UserError where the data has no classes to name."""
         if "tokens" in dataset.shapes:
             raise UserError(f"{dataset.name} has texts of its own")
         if dataset.tokenizer is None:
