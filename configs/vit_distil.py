@@ -35,7 +35,7 @@ def get_config(argument: str = "") -> Config:
     size = {"width": 32, "depth": 2, "num_heads": 2, "hidden": 128}
     # A distillation token stands beside a class token.
     token = {"pooling": "cls", "distillation": "head"} if "hard" in options else {"pooling": "mean"}
-    teacher = {"init_from": "./runs/vit"}
+    teacher: dict[str, object] = {"init_from": "./runs/vit"}
     if "quick" in options:
         teacher = {"name": "vit_ti4", "arguments": {**size, "pooling": "mean"}}
     how = {"hard": True} if "hard" in options else {"temperature": 3.0}

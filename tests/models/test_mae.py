@@ -8,7 +8,7 @@ import pytest
 import zoo
 from zoo import tree
 from zoo.config import UserError
-from zoo.models.mae import choose_patches, pixel_losses
+from zoo.models.mae import choose_patches, compare_pixels
 from zoo.models.patches import cut_patches
 
 SMALL = {"width": 16, "depth": 2, "num_heads": 2, "hidden": 24, "image_size": (8, 12)}
@@ -90,7 +90,7 @@ def test_the_loss_by_hand(normed):
     if normed:
         variance = patches.var(-1, ddof=1, keepdims=True)
         targets = (patches - patches.mean(-1, keepdims=True)) / np.sqrt(variance + 1e-6)
-    found = pixel_losses(jnp.asarray(pixels), jnp.asarray(patches), normed)
+    found = compare_pixels(jnp.asarray(pixels), jnp.asarray(patches), normed)
     np.testing.assert_allclose(found, ((pixels - targets) ** 2).mean(-1), rtol=1e-5)
 
 

@@ -19,7 +19,7 @@ from twins import CASES, load_reference_model, make_inputs, make_twin, run_refer
 
 import zoo
 from zoo.config import UserError
-from zoo.models.mae import pixel_losses
+from zoo.models.mae import compare_pixels
 from zoo.models.patches import cut_patches
 from zoo.tree import is_stacked, named_leaves
 
@@ -223,7 +223,7 @@ def test_the_loss_of_a_mae(torch, twin, normed):
     @jax.jit
     def run(images, noise):
         pixels, aux = loaded.model.apply({"params": loaded.params}, images, noise)
-        losses = pixel_losses(pixels, cut_patches(images, (16, 16), 4, 3), normed)
+        losses = compare_pixels(pixels, cut_patches(images, (16, 16), 4, 3), normed)
         return (losses * aux["masked"]).sum() / aux["masked"].sum()
 
     assert float(run(images, noise)) == pytest.approx(expected, rel=1e-5)

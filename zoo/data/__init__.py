@@ -1,6 +1,7 @@
 """Data: sources, operations, and batches that are a pure function of (seed, step)."""
 
-from zoo.data import decode as _decode  # noqa: F401  (these four register operations)
+from zoo.data import captions as _captions  # noqa: F401  (these five register operations)
+from zoo.data import decode as _decode  # noqa: F401
 from zoo.data import images as _images  # noqa: F401
 from zoo.data import masking as _masking  # noqa: F401
 from zoo.data import pixels as _pixels  # noqa: F401

@@ -119,7 +119,7 @@ def parse_ops(text: str, dataset: Dataset, key: str = "data.transform") -> tuple
     """
     ops, maker = [], ""
     kind = find_kind(dataset)
-    for part in filter(None, (p.strip() for p in text.split("|"))):
+    for part in split_ops(text):
         op = _make_op(part, key)
         if op.field not in dataset.shapes:
             raise UserError(f"{key}: {part!r} needs {op.field!r}, {dataset.name} has none")
@@ -136,6 +136,17 @@ def parse_ops(text: str, dataset: Dataset, key: str = "data.transform") -> tuple
             f"{key}={text!r}: the images of {dataset.name} are encoded files: begin with decode"
         )
     return tuple(ops)
+
+
+def split_ops(text: str) -> list[str]:
+    """Each operation of a string of them."""
+    return [part for part in (p.strip() for p in text.split("|")) if part]
+
+
+def read_ops(text: str, key: str = "data.transform") -> list[Op]:
+    """The operations of a string before there is data for them. Raises UserError on an unknown one
+    and on wrong arguments."""
+    return [_make_op(part, key) for part in split_ops(text)]
 
 
 def _make_op(part: str, key: str) -> Op:

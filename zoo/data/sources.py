@@ -253,9 +253,11 @@ def open_dataset(config: DataConfig, tokenizer: Any = None) -> Dataset:
 
     Raises UserError on an unknown, missing or unreadable source, in one line.
     """
+    from zoo.data.captions import add_tokenizer
     from zoo.data.text import encode_text
 
     dataset = encode_text(open_raw(config), config, tokenizer)
+    dataset = add_tokenizer(dataset, config, tokenizer)
     default = DataConfig()
     for key in ("tokenizer", "stride", "packing", "buckets"):
         if not dataset.tokenizer and getattr(config, key) != getattr(default, key):

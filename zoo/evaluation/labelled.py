@@ -68,10 +68,15 @@ def open_tested(
 ) -> tuple[Dataset, str]:
     """The dataset, with the split asked for as its only one, 'train', and the name of that.
 
-    By default it is the first of 'test', 'val' and 'train' there is. Raises UserError as above.
+    By default the data is that of a run, and the split the first of 'test', 'val' and 'train' there
+    is. Raises UserError as above.
     """
-    if data is None:
+    recipe = loaded.card.recipe
+    if data is None and (recipe is None or recipe.data.source == "arrays"):
         raise UserError(f"{loaded.card.source} is no run, which has data of its own: give --data")
+    if data is None and recipe is not None:
+        named = {**recipe.data.columns, **(columns or {})}
+        data = open_raw(dataclasses.replace(recipe.data, columns=named))
     try:
         if isinstance(data, str):
             config = DataConfig(

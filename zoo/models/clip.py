@@ -19,7 +19,7 @@ stream width ** -0.5 / sqrt(2 * depth); image towers as a ViT (`vit.py`).
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -191,6 +191,9 @@ class TextTower(nn.Module):
 class TwoTowers(nn.Module):
     """Images and texts to how well each image goes with each text. A subclass makes the towers."""
 
+    # Whether a logit is that of a sigmoid, each pair for itself, or one of a softmax.
+    pairwise: ClassVar[bool] = False
+
     width: int = 768  # of the image tower, as what follows
     depth: int = 12
     num_heads: int = 12
@@ -346,6 +349,8 @@ class CLIP(TwoTowers):
 class SigLIP(TwoTowers):
     """SigLIP; the defaults are those of ViT-B/16 at 224 pixels."""
 
+    pairwise: ClassVar[bool] = True
+
     def setup(self) -> None:
         super().setup()
         self.logit_bias = self._scalar("logit_bias", -10.0)
@@ -361,6 +366,11 @@ class SigLIP(TwoTowers):
         return ViT(**self._image_sizes(), **IMAGE_OF_SIGLIP, **self._shared())
 
     def _make_text(self) -> TextTower:
+        if self.embedding_width != self.width:
+            raise UserError(
+                f"embedding_width={self.embedding_width}: SigLIP's images have no projection, so "
+                f"it is their width, {self.width}"
+            )
         sizes = {**self._text_sizes(), "num_classes": self.embedding_width}
         return TextTower(**sizes, **TEXT_OF_SIGLIP, **self._shared())
 

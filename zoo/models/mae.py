@@ -13,13 +13,13 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
 from zoo.models.layers import Activation, FeedForward, make_norm
-from zoo.models.patches import Size, as_pair, find_grid, image_spec
+from zoo.models.patches import Size, as_pair, cut_patches, find_grid, image_spec, join_patches
 from zoo.models.stack import run_stack
 from zoo.models.vit import ViT, fixed_positions
 
@@ -39,7 +39,7 @@ def choose_patches(
     return order[:, : int(noise.shape[1] * (1 - mask_ratio))], jnp.argsort(order, axis=1)
 
 
-def pixel_losses(
+def compare_pixels(
     pixels: Float[Array, "b p f"], patches: Float[Array, "b p f"], normed: bool
 ) -> Float[Array, "b p"]:
     """The mean squared error of each patch, as `cut_patches` cuts it out.
@@ -48,9 +48,14 @@ def pixel_losses(
     variance). The paper's loss is the mean over the masked patches.
     """
     if normed:
-        centred = patches - patches.mean(-1, keepdims=True)
-        patches = centred / jnp.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
+        mean, deviation = _mean_and_deviation(patches)
+        patches = (patches - mean) / deviation
     return jnp.square(pixels - patches).mean(-1)
+
+
+def _mean_and_deviation(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
+    variance = patches.var(-1, keepdims=True, ddof=1)
+    return patches.mean(-1, keepdims=True), jnp.sqrt(variance + 1e-6)
 
 
 class MAEDecoder(nn.Module):
@@ -123,7 +128,7 @@ class MAE(nn.Module):
     decoder_num_heads: int = 16
     decoder_hidden: int = 2048
     mask_ratio: float = 0.75
-    normed_pixels: bool = False  # what `pixel_losses` should compare with
+    normed_pixels: bool = False  # the decoder draws them less their mean, over their deviation
     activation: Activation = "gelu"
     qkv_bias: bool = True
     dropout: float = 0.0  # of the encoder
@@ -186,6 +191,30 @@ class MAE(nn.Module):
         """What encoder and decoder have alike."""
         names = ("activation", "qkv_bias", "norm_epsilon", "scan_layers", "remat", "attend")
         return {name: getattr(self, name) for name in (*names, "dtype", "param_dtype")}
+
+    def pixel_losses(
+        self, pixels: Float[Array, "b p f"], images: Float[Array, "b y x ch"]
+    ) -> Float[Array, "b p"]:
+        """Of each patch of the images what `compare_pixels` says of those that were drawn."""
+        return compare_pixels(pixels, self._cut(images), self.normed_pixels)
+
+    def fill_in(
+        self,
+        images: Float[Array, "b y x ch"],
+        pixels: Float[Array, "b p f"],
+        masked: Bool[Array, "b p"],
+    ) -> Float[Array, "b y x ch"]:
+        """The images with the masked patches as they were drawn. Normed pixels get the mean and
+        the deviation of the patch that they stand for."""
+        patches = self._cut(images)
+        if self.normed_pixels:
+            mean, deviation = _mean_and_deviation(patches)
+            pixels = pixels * deviation + mean
+        whole = jnp.where(masked[..., None], pixels, patches)
+        return join_patches(whole, self.image_size, self.patch_size)
+
+    def _cut(self, images: Float[Array, "b y x ch"]) -> Float[Array, "b p f"]:
+        return cut_patches(images, self.image_size, self.patch_size, self.num_channels)
 
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches. Raises UserError when they do not fill the image."""

@@ -59,6 +59,15 @@ def cut_patches(
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
 
 
+def join_patches(
+    patches: Float[Array, "b t p"], image_size: tuple[int, int], patch_size: Size
+) -> Float[Array, "b y x ch"]:
+    """The images that `cut_patches` cut. Raises UserError as `find_grid`."""
+    rows, columns = find_grid(image_size, patch_size)
+    x = patches.reshape(len(patches), rows, columns, *as_pair(patch_size), -1)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(patches), *image_size, -1)
+
+
 def image_spec(batch_size: int, size: tuple[int, int], channels: int) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a batch of images."""
     return jax.ShapeDtypeStruct((batch_size, *size, channels), jnp.float32)

@@ -103,7 +103,7 @@ def to_processor(recipe: Recipe, size: tuple[int, int], num_channels: int) -> Pr
     The crop of `resize(a)|central_crop(b)` rounds a side otherwise than the operations, by a pixel
     at most. Raises UserError where they are no such resize, crop and normalisation.
     """
-    steps = [op for op in recipe.ops if not isinstance(op, Decode)]
+    steps = [op for op in recipe.ops if op.field == "image" and not isinstance(op, Decode)]
     mean, std = (0.0,) * num_channels, (1.0,) * num_channels
     if steps and isinstance(steps[-1], Normalize):
         last: Any = steps.pop()

@@ -42,11 +42,14 @@ from zoo.registry import Registry
 from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classification import Classification
 from zoo.tasks.companions import Companion
+from zoo.tasks.contrastive import Contrastive
 from zoo.tasks.distillation import Distillation
+from zoo.tasks.masked_image import MaskedImage
 from zoo.tasks.masked_lm import MaskedLM
 from zoo.tasks.multiple_choice import MultipleChoice
 from zoo.tasks.regression import Regression
 from zoo.tasks.replaced_token import ReplacedToken
+from zoo.tasks.self_distillation import SelfDistillation
 from zoo.tasks.seq2seq import SequenceToSequence
 from zoo.tasks.span import SpanPrediction
 from zoo.tasks.token_classification import TokenClassification
@@ -60,6 +63,9 @@ TASKS.add("causal_lm", CausalLM)
 TASKS.add("masked_lm", MaskedLM)
 TASKS.add("replaced_token", ReplacedToken)
 TASKS.add("seq2seq", SequenceToSequence)
+TASKS.add("masked_image", MaskedImage)
+TASKS.add("contrastive", Contrastive)
+TASKS.add("self_distillation", SelfDistillation)
 TASKS.add("distillation", Distillation)
 TASKS.add("token_classification", TokenClassification)
 TASKS.add("span", SpanPrediction)

@@ -19,7 +19,9 @@ from zoo.config.parse import convert
 from zoo.data import Dataset
 from zoo.models import CLASSES, MODELS, create_model, make_lora, model_fields
 from zoo.models.attention import Attend
+from zoo.models.clip import TwoTowers
 from zoo.models.encoder import POOLED
+from zoo.models.mae import MAE
 from zoo.models.seq2seq import Seq2Seq
 from zoo.models.transformer import Transformer
 from zoo.pretrained.bridge import our_leaves
@@ -95,7 +97,8 @@ def build_model(
     else:
         model = create_model(name, **given)
     # A wrong size or width fails here, before anything runs.
-    jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x), *inputs)
+    more = more_inputs(model, batch)
+    jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x), *inputs, *more)
     return model
 
 
@@ -178,21 +181,29 @@ def describe_inputs(
 
     Raises UserError when the model is for another kind of data.
     """
-    if "tokens" in batch:
+    towers = "text_width" in fields
+    if towers and not {"image", "tokens"} <= batch.keys():
+        raise UserError(
+            f"model {name!r} takes images with texts, {dataset.name} gives "
+            f"{', '.join(dataset.shapes)}: data.transform='...|caption' makes texts of labels"
+        )
+    if "tokens" in batch and "image" not in batch:
         if "vocab_size" not in fields:
             raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
         length = batch["tokens"].shape[-1] - ("token_mask" not in batch)
-        known = {"vocab_size": dataset.tokenizer.vocab_size}
-        return (jax.ShapeDtypeStruct((1, length), np.int32),), known
+        own = {"vocab_size": dataset.tokenizer.vocab_size}
+        return (jax.ShapeDtypeStruct((1, length), np.int32),), own
     if "source" in batch:
         if "vocab_size" not in fields:
             raise UserError(f"model {name!r} takes no text, {dataset.name} is text")
         texts = (jax.ShapeDtypeStruct((1, batch[k].shape[1]), np.int32) for k in SIDES)
         return tuple(texts), {"vocab_size": dataset.tokenizer.vocab_size}
-    if "vocab_size" in fields:
+    if "vocab_size" in fields and not towers:
         raise UserError(f"model {name!r} takes text, {dataset.name} is none")
     shape = batch["image"].shape[1:] if "image" in batch else batch["features"].shape[1:]
-    known = {"input_shape": shape}
+    known: dict[str, Any] = {"input_shape": shape}
+    if towers:
+        known |= describe_texts(name, dataset, batch["tokens"].shape[-1])
     if len(shape) == 3:
         known |= {"image_size": shape[:2], "num_channels": shape[2]}
     elif "image_size" in fields:
@@ -200,6 +211,29 @@ def describe_inputs(
             f"model {name!r} takes images, {dataset.name} has rows of {shape[0]} numbers"
         )
     return (jax.ShapeDtypeStruct((1, *shape), np.float32),), known
+
+
+def describe_texts(name: str, dataset: Dataset, length: int) -> dict[str, Any]:
+    """Fields of two towers that follow from texts of so many tokens; a published model has its
+    places, and knows where a text ends."""
+    tokenizer = dataset.tokenizer
+    known = {"vocab_size": tokenizer.vocab_size}
+    if name == PRETRAINED:
+        return known
+    ends = tokenizer.has_template and tokenizer.end is not None
+    return {
+        **known,
+        "num_positions": length,
+        **({"text_pooling": "end", "end_token": tokenizer.end} if ends else {}),
+    }
+
+
+def more_inputs(model: nn.Module, batch: dict[str, Any]) -> list[jax.ShapeDtypeStruct]:
+    """What a model of images takes beside them: two towers the texts of the batch, a masked
+    autoencoder its noise."""
+    if isinstance(model, TwoTowers):
+        return [jax.ShapeDtypeStruct((1, batch["tokens"].shape[-1]), np.int32)]
+    return list(model.input_specs(1)[1:]) if isinstance(model, MAE) else []
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from zoo.pretrained.adapt import Plan, plan_change
 from zoo.pretrained.bridge import all_finite, our_leaves
 from zoo.pretrained.describe import find_meaning
 from zoo.pretrained.load import Opened, check_ours, find_kept, open_pretrained, read_generation
+from zoo.pretrained.part import take_part
 from zoo.pretrained.recipe import find_recipe
 from zoo.pretrained.sources import find_source
 from zoo.pretrained.text import find_tokenizer
@@ -61,7 +62,8 @@ class Start:
 
         Raises UserError on NaN or infinity in a leaf that is taken.
         """
-        tensors, shapes = open_source(self.source).tensors, our_leaves(self.after)
+        tensors = take_part(open_source(self.source), self.after).tensors
+        shapes = our_leaves(self.after)
 
         def read(path: str) -> np.ndarray:
             array = tensors.read(path)
@@ -137,6 +139,7 @@ def make_start(config: Config, opened: Opened, after: nn.Module, dataset: Datase
     tokens of the data are not those of the embedding that is taken.
     """
     source = str(config.init_from)
+    opened = take_part(opened, after)
     try:
         if opened.model is None:
             check_ours(opened.tensors, after)
