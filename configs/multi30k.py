@@ -34,6 +34,8 @@ def get_config(argument: str = "") -> Config:
     """`quick`: a few steps on synthetic pairs."""
     options = parse_options(argument, "quick")
     size = {"width": 256, "depth": 3, "num_heads": 4, "hidden": 1024, "dropout": 0.2}
+    if "quick" in options:
+        size = {"width": 32, "depth": 1, "num_heads": 2, "hidden": 64, "dropout": 0.2}
     config = Config(
         model=ModelConfig("transformer_base", size),
         data=DataConfig(

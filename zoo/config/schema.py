@@ -283,7 +283,7 @@ def quick(config: Config) -> Config:
             source=source if mixture else twin(source),
             mixture={twin(name): weight for name, weight in mixture.items()},
             length=min(config.data.length, 32),
-            buckets=shorten(config.data.buckets, min(config.data.length, 32)),
+            buckets=shorten(config.data.buckets, min(config.data.length, 32))[-2:],
             num_workers=0,
         ),
         train=replace(
