@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from zoo.config import UserError
-from zoo.models import make_model
+from zoo.models import make_model, model_fields
 from zoo.models.lora import LoRA
 from zoo.pretrained.adapt import adapt_params
 from zoo.pretrained.adapter import (
@@ -322,8 +322,7 @@ def change_model(
             raise UserError("head='classification' needs num_classes: the source has no head")
     if not changes:
         return model
-    kept = {name: getattr(model, name) for name in model.__dataclass_fields__}
-    kept = {k: v for k, v in kept.items() if k not in ("parent", "name")}
+    kept = {name: getattr(model, name) for name in model_fields(type(model))}
     return make_model(type(model), {**kept, **changes}, place=place)
 
 
