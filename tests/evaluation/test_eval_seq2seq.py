@@ -135,6 +135,7 @@ def test_words_are_learned_and_translated(tmp_path):
         assert all(one.reason == "end" for one in made)
 
 
+@pytest.mark.slow
 def test_spans_cut_out_of_a_text(tmp_path):
     """T5's own objective: no text is another's translation, so the loss is what is told."""
     fields = {"tokenizer": "unigram:60+20", "length": 32, "cache": str(tmp_path)}

@@ -64,7 +64,10 @@ def test_by_hand():
         np.testing.assert_allclose(got, own, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["tied", "head", "bfloat16", "lora"])
+SLOW = (pytest.param(kind, marks=pytest.mark.slow) for kind in ("head", "bfloat16"))
+
+
+@pytest.mark.parametrize("kind", ["tied", "lora", *SLOW])
 def test_parts_are_the_whole(monkeypatch, kind):
     """The task's loss, sums and gradients, in one batch and in two microbatches."""
     monkeypatch.setattr(causal_lm, "SMALL_VOCABULARY", 2)

@@ -165,6 +165,7 @@ def make_run(**arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_student_of_a_run_is_measured_alone(tmp_path):
     config = set_values(make_run(), {"optim.weight_decay": 0.1, "train.num_steps": 2})
     programs = build(config).programs

@@ -118,6 +118,7 @@ def test_a_run_is_read_as_its_first_seed_or_the_one_named(several):
         zoo.load_pretrained(f"{folder}#last")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_in_the_same_bits(several, tmp_path):
     config = seeds_config(checkpoint=CheckpointConfig(every_steps=20))
     whole = zoo.fit(config, tmp_path / "whole")
