@@ -159,13 +159,6 @@ def test_gpt_killed_five_times(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_gpt_killed_five_times_on_eight_devices(tmp_path):
-    env = {"XLA_FLAGS": EIGHT, **cached(tmp_path)}
-    check_kills([*GPT, "--config.parallel.fsdp=4"], tmp_path, env, seed=4)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_vit_killed_five_times_on_eight_devices(tmp_path):
     recipe = [*VIT, "--config.parallel.fsdp=4", "--config.train.num_steps=120"]
     check_kills(
