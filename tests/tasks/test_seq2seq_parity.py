@@ -19,7 +19,10 @@ BART = {
 }
 CASES = {
     "T5ForConditionalGeneration": (
-        "T5Config", {**SIZES, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}, 0,
+        "T5Config",
+        {**SIZES, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2,
+         "decoder_start_token_id": 0},
+        0,
     ),
     "MarianMTModel": (
         "MarianConfig",
