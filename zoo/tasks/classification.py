@@ -72,6 +72,8 @@ class Classification:
 
     @classmethod
     def create(cls, model: nn.Module, info: Any, **arguments: Any) -> Classification:
+        """Raises UserError on an argument out of its range or that the data cannot have, and on a
+        model with other classes."""
         if arguments.get("cutmix") and "image" not in info.shapes:
             raise UserError(f"task.arguments.cutmix is for images, {info.name} has none")
         for name in ("mixup", "cutmix", "focal"):

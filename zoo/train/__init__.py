@@ -114,8 +114,7 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
     progress.tell(
         f"{parts.config.model.name}: {count:,} parameters"
         + (f" ({beside:,} beside it)" if beside else "")
-        + f"; "
-        f"{parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
+        + f"; {parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
     if parts.config.train.num_seeds > 1:
         seeds = list_seeds(parts.config)

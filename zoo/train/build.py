@@ -28,10 +28,11 @@ from zoo.models.attention import choose_attend
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import DATA_AXES, local_rows, make_mesh
 from zoo.tasks import TASKS, make_task
+from zoo.train.companions import Beside, build_companions
 from zoo.train.compile import Programs
 from zoo.train.fields import check_fields
 from zoo.train.labels import check_labels
-from zoo.train.models import Beside, add_lora, build_companions, build_model, find_factory
+from zoo.train.models import add_lora, build_model, find_factory
 from zoo.train.seeds import list_seeds
 from zoo.train.start import (
     Start,
@@ -74,7 +75,8 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     opened = None if config.init_from is None else open_source(config.init_from, head)
     if dataset is None:
         dataset = open_dataset(config.data, choose_tokenizer(config, opened))
-    dataset = _check_splits(config, check_labels(dataset))
+    dataset = check_labels(dataset)
+    _check_validation(config, dataset)
     ops, eval_ops = choose_ops(config.data, dataset)
     stream = make_stream(config, dataset.splits["train"], ops, rows)
     try_images(config, dataset, ops, eval_ops)
@@ -136,15 +138,13 @@ def _check_alone(config: Config) -> None:
     check_lora(config.model.lora)
 
 
-def _check_splits(config: Config, dataset: Dataset) -> Dataset:
-    """The dataset. Raises UserError where evaluation is asked for and there is nothing to do it
-    on."""
+def _check_validation(config: Config, dataset: Dataset) -> None:
+    """Raises UserError where a run is to be evaluated and there is nothing to do it on."""
     if config.train.eval_every_steps and "val" not in dataset.splits:
         raise UserError(
             f"train.eval_every_steps={config.train.eval_every_steps} needs a 'val' split: "
             "set data.validation_fraction"
         )
-    return dataset
 
 
 def _batch_key(config: Config) -> str:
