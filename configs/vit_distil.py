@@ -9,7 +9,8 @@ The teacher is the run `runs/vit` (4 layers 64 wide, 0.2 M parameters), or that 
 --config.task.models.teacher.init_from; the student has 2 layers 32 wide. It learns the teacher's
 probabilities at temperature 3 beside the labels; `hard` is DeiT's hard token, `alone` the same
 student without a teacher. Nothing was tuned.
-Not run to its end yet: no number is claimed.
+Reached, one seed, 360 test digits: 0.972, `hard` 0.975, `alone` 0.972, the teacher 0.983: no
+difference can be told. A minute each.
 """
 
 from __future__ import annotations
