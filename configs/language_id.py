@@ -5,7 +5,8 @@
 django's own sentences in all its languages, 41,936 to train on, 5,369 'val', 5,123 'test'; what is
 in one split is in no other, whatever the language. Nothing is downloaded. Five epochs; nothing
 was tuned. `zoo eval WORKDIR --by label` names the worst language.
-Not run to its end yet: no number is claimed.
+Reached, one seed: accuracy 0.643 (top 5: 0.874), half an hour on 2 busy CPU cores. The worst of
+those with 30 test sentences is Hindi, with none right.
 """
 
 from __future__ import annotations
