@@ -16,7 +16,7 @@ from zoo.config import UserError
 from zoo.evaluation.against import Against, compare_outputs
 from zoo.evaluation.answers import METRICS as OF_QUESTIONS
 from zoo.evaluation.answers import answer_questions, tell_questions
-from zoo.evaluation.classes import tell_absent
+from zoo.evaluation.classes import count_classes, tell_absent
 from zoo.evaluation.examples import MADE, Examples, open_examples
 from zoo.evaluation.generated import METRICS as OF_TEXTS
 from zoo.evaluation.generated import (
@@ -274,5 +274,8 @@ def tell_rows(examples: Examples, outputs: Outputs) -> tuple[str, ...]:
     if missing:
         lines.append(f"{missing:,} of {len(examples.source):,} examples are broken, passed over")
     if examples.classes and "label" in outputs.records:
-        lines += tell_absent(outputs.records["label"], examples.classes)
+        counts = count_classes(outputs.records["label"], len(examples.classes))
+        lines += tell_absent(counts, examples.classes)
+    if examples.classes and "labels" in outputs.records:
+        lines += tell_absent(outputs.records["labels"].sum(axis=0), examples.classes)
     return tuple(lines)

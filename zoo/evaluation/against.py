@@ -100,13 +100,11 @@ def reorder_classes(
             f"{', '.join(map(repr, only[:4]))}{', ...' if len(only) > 4 else ''}"
         )
     order = np.array([b.classes.index(name) for name in a.classes])
-    back = np.argsort(order)
-    label = records["label"]
-    return {
-        **records,
-        "logits": records["logits"][:, order],
-        "label": np.where(label < 0, label, back[label]),
-    }
+    moved = {**records, "logits": records["logits"][:, order]}
+    if "labels" in records:
+        return {**moved, "labels": records["labels"][:, order]}
+    back, label = np.argsort(order), records["label"]
+    return {**moved, "label": np.where(label < 0, label, back[label])}
 
 
 def _comparable(metric: Metric, a: Records, b: Records) -> bool:

@@ -132,9 +132,9 @@ def count_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return np.bincount(flat.astype(int), minlength=size)
 
 
-def tell_absent(labels: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+def tell_absent(counts: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
     """A line for classes of the model of which there is no example."""
-    absent = [x for x, n in zip(names, count_classes(labels, len(names)), strict=False) if not n]
+    absent = [x for x, n in zip(names, counts, strict=False) if not n]
     if not absent:
         return ()
     shown = ", ".join(absent[:6]) + (f", ... ({len(absent)})" if len(absent) > 6 else "")

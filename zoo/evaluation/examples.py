@@ -129,13 +129,14 @@ def open_examples(
     dataset, source, classes, notes = opened.dataset, opened.source, subject.classes, opened.notes
     check_labels(subject, dataset)
     if classes and dataset.num_classes:
-        counts = count_classes(read_classes(source), dataset.num_classes)
+        counts = count_labels(source, subject, dataset.num_classes)
         names = dataset.class_names or ("",) * len(counts)
         where = f"{dataset.name}, split {opened.split!r},"
         found = align_classes(classes, names, counts, subject.name, where, subject.named)
         classes, notes = found.names, (*notes, *found.notes)
-        if not np.array_equal(found.places, np.arange(len(found.places))):
-            source = Renamed(source, found.places)
+        same = np.array_equal(found.places, np.arange(len(found.places)))
+        if not same or (subject.several and len(found.places) < len(classes)):
+            source = Renamed(source, found.places, len(classes))
     owners = getattr(find_rows(source), "owners", None)
     if owners is not None and len(np.unique(owners)) < len(owners):
         told = f"{len(owners):,} windows of {len(np.unique(owners)):,} contexts: each is an example"
@@ -159,8 +160,16 @@ def check_labels(subject: Subject, dataset: Dataset) -> None:
         raise UserError(f"{name} has classes, {subject.name} gives values")
     if task == "classification" and not dataset.num_classes:
         raise UserError(f"{name} has values, {subject.name} gives classes")
-    if task == "classification" and shape != ():
-        raise UserError(f"{name} has several labels an example: zoo eval measures one")
+    if task == "classification" and subject.several != (shape != ()):
+        kinds = ("one label", "several labels")
+        has, gives = kinds[shape != ()], kinds[subject.several]
+        raise UserError(f"{name} has {has} an example, {subject.name} gives {gives}")
+
+
+def count_labels(source: Source, subject: Subject, num_classes: int) -> np.ndarray:
+    """Examples of each class of the data `[c]`."""
+    labels = read_classes(source)
+    return labels.sum(axis=0) if subject.several else count_classes(labels, num_classes)
 
 
 def rename_keys(line: str, train_split: str = "split") -> str:

@@ -32,10 +32,11 @@ class Padded:
 
 @dataclass(frozen=True)
 class Renamed:
-    """Examples whose labels are the model's classes."""
+    """Examples whose labels are the model's classes, `num_classes` of them."""
 
     source: Any
     places: np.ndarray
+    num_classes: int
 
     def __len__(self) -> int:
         return len(self.source)
@@ -45,6 +46,11 @@ class Renamed:
         found = self.source.take(indices, *more)
         name = next(name for name in LABELS if name in found)
         label = np.asarray(found[name])
+        if name == "label" and label.ndim == 2:  # several an example
+            known = self.places >= 0
+            wide = np.zeros((len(label), self.num_classes), label.dtype)
+            wide[:, self.places[known]] = label[:, known]
+            return {**found, name: wide}
         return {**found, name: np.where(label < 0, label, self.places[label]).astype(np.int32)}
 
 

@@ -83,6 +83,8 @@ def read_field(examples: Examples, outputs: Outputs, field: str) -> list[Any]:
         if not examples.classes:
             return labels
         return [examples.classes[label] for label in labels]
+    if field == "label" and "labels" in records:
+        raise UserError(f"by='label': an example of {examples.name} has several")
     there = [name for name in MADE if name in records]
     raise UserError(f"by={field!r}: {examples.name} has no such column{nearest(field, there)}")
 

@@ -18,6 +18,7 @@ from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
 from zoo.pretrained.recipe import Recipe
 from zoo.tasks import TASKS
+from zoo.tasks.classification import has_several
 from zoo.tasks.distillation import has_classes
 from zoo.use.jobs import open_source
 from zoo.use.predict import find_scores, label_names, rename, run_names
@@ -39,7 +40,8 @@ LONGEST = 1024  # tokens of a window where a model's positions have no end
 
 @dataclass(frozen=True)
 class Subject:
-    """A source that has been loaded. `named`: somebody gave its `classes` their names."""
+    """A source that has been loaded. `named`: somebody gave its `classes` their names. `several`:
+    an example may have several of them."""
 
     loaded: Pretrained
     task: TaskConfig
@@ -47,6 +49,7 @@ class Subject:
     classes: tuple[str, ...]
     named: bool
     own_tokenizer: bool
+    several: bool = False
 
     @property
     def name(self) -> str:
@@ -102,7 +105,13 @@ def open_subject(
     classes, named = find_classes(loaded, recipe, config.name)
     if labels is not None:
         classes, named = rename(classes, labels, loaded.card.source), True
-    return Subject(loaded, config, recipe, classes, named, own)
+    several = has_several(recipe.dataset) if recipe is not None else gives_several(loaded)
+    return Subject(loaded, config, recipe, classes, named, own, several)
+
+
+def gives_several(loaded: Pretrained) -> bool:
+    """Does config.json say that each output is a label by itself?"""
+    return loaded.card.config.get("problem_type") == "multi_label_classification"
 
 
 def begin_as_trained(loaded: Pretrained, task: TaskConfig) -> TaskConfig:
@@ -132,8 +141,6 @@ def find_task(loaded: Pretrained, asked: str | None) -> TaskConfig:
         scores = find_scores(config.get("problem_type"), count)
         value = scores == "value" or (count == 1 and config.get("problem_type") is None)
         found = "regression" if value else "classification"
-        if scores == "sigmoid" and not value:
-            raise UserError(f"{name} gives several labels an example: zoo eval measures one")
     if asked is not None:
         TASKS.get(asked)
         if found is not None and not _gives(head, asked):

@@ -72,6 +72,13 @@ def tell_name(examples: Examples, row: int) -> str:
 def tell_answer(examples: Examples, outputs: Outputs, i: int) -> dict[str, Any]:
     """What is right and what the model says."""
     records = outputs.records
+    if "labels" in records:
+        sides = records["labels"][i] > 0, records["logits"][i] > 0
+        names = examples.classes or tuple(map(str, range(len(sides[0]))))
+        shown = (
+            ", ".join(name for name, has in zip(names, side, strict=True) if has) for side in sides
+        )
+        return dict(zip(("label", "prediction"), (x or "(none)" for x in shown), strict=True))
     if "logits" in records:
         logits = np.asarray(records["logits"][i], np.float64)
         chances = np.exp(logits - logits.max())

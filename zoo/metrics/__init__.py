@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from zoo.config import UserError, nearest
-from zoo.metrics import answers, classes, numbers, overlap, ranks
+from zoo.metrics import answers, classes, labels, numbers, overlap, ranks
 from zoo.metrics.classes import count_confusion, tabulate_classes
 from zoo.metrics.intervals import Comparison, Interval, bootstrap, bootstrap_all, compare
 from zoo.metrics.metric import Additive, Metric, Records
@@ -40,6 +40,15 @@ def _add(name: str, factory: Callable[..., tuple[Metric, ...]]) -> None:
     _ORDER.append(name)
 
 
+def _either(*factories: Callable[..., tuple[Metric, ...]]) -> Callable[..., tuple[Metric, ...]]:
+    """The forms of all: of one class an example, and of several labels."""
+    return lambda *words: tuple(form for make in factories for form in make(*words))
+
+
+_make_retrieval = _either(classes.make_retrieval, labels.make_retrieval)
+_make_auroc = _either(ranks.make_auroc, labels.make_auroc)
+_make_average_precision = _either(ranks.make_average_precision, labels.make_average_precision)
+
 _add("loss", numbers.make_loss)
 _add("perplexity", numbers.make_perplexity)
 _add("bits_per_byte", numbers.make_bits_per_byte)
@@ -47,17 +56,18 @@ _add(
     "accuracy",
     lambda: (
         *classes.make_accuracy(),
+        *labels.make_all_right(),
         *answers.make_span_accuracy(),
         *numbers.make_token_accuracy(),
     ),
 )
 _add("top5", lambda: classes.make_top("5"))
 for _kind in ("precision", "recall", "f1"):
-    _add(_kind, lambda kind=_kind: classes.make_retrieval(kind))
-    _add(f"{_kind}_macro", lambda kind=_kind: classes.make_retrieval(kind, "macro"))
-    _add(f"{_kind}_micro", lambda kind=_kind: classes.make_retrieval(kind, "micro"))
-_add("auroc", ranks.make_auroc)
-_add("average_precision", ranks.make_average_precision)
+    _add(_kind, lambda kind=_kind: _make_retrieval(kind))
+    _add(f"{_kind}_macro", lambda kind=_kind: _make_retrieval(kind, "macro"))
+    _add(f"{_kind}_micro", lambda kind=_kind: _make_retrieval(kind, "micro"))
+_add("auroc", _make_auroc)
+_add("average_precision", _make_average_precision)
 _add("matthews", classes.make_matthews)
 _add("calibration_error", classes.make_calibration_error)
 _add("mse", numbers.make_mse)
@@ -74,9 +84,9 @@ _add("chrf", overlap.make_chrf)
 for _which in ("1", "2", "L"):
     _add(f"rouge{_which}", lambda which=_which: overlap.make_rouge(which))
 METRICS.add_pattern(r"top(\d+)", classes.make_top)
-METRICS.add_pattern(r"(precision|recall|f1)_(\d+)", classes.make_retrieval)
-METRICS.add_pattern(r"auroc_(\d+)", ranks.make_auroc)
-METRICS.add_pattern(r"average_precision_(\d+)", ranks.make_average_precision)
+METRICS.add_pattern(r"(precision|recall|f1)_(\d+)", _make_retrieval)
+METRICS.add_pattern(r"auroc_(\d+)", _make_auroc)
+METRICS.add_pattern(r"average_precision_(\d+)", _make_average_precision)
 
 
 def find_metrics(records: Records, names: Sequence[str] | None = None) -> list[Metric]:

@@ -94,18 +94,20 @@ class Retrieval(ClassCounts):
         return self.which == "macro" or (self.which == "" and two)
 
     def combine(self, right: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        if self.which == "micro":
-            right, labelled, predicted = (
-                x.sum(axis=-1, keepdims=True) for x in (right, labelled, predicted)
-            )
-        below = {"precision": predicted, "recall": labelled, "f1": (predicted + labelled) / 2}
-        value = divide(right, below[self.kind], empty=0.0)
-        seen = predicted + labelled > 0
+        value, seen = self.compare(right, labelled, predicted)
         if self.which in ("macro", "micro"):
             return divide(np.where(seen, value, 0.0).sum(axis=-1), seen.sum(axis=-1))
         chosen = self._choose(right.shape[-1])
         rows = labelled.sum(axis=-1)
         return np.where(rows > 0, value[..., chosen], np.nan)
+
+    def compare(self, *counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values `[..., c]` of each class ('micro': of all together), and whether it was seen."""
+        if self.which == "micro":
+            counts = tuple(x.sum(axis=-1, keepdims=True) for x in counts)
+        right, labelled, predicted = counts
+        below = {"precision": predicted, "recall": labelled, "f1": (predicted + labelled) / 2}
+        return divide(right, below[self.kind], empty=0.0), predicted + labelled > 0
 
     def _choose(self, classes: int) -> int:
         if self.which == "" and classes != 2:

@@ -20,6 +20,7 @@ from zoo.data.seen import recall_dataset
 from zoo.data.tokenizers.files import read_json_file
 from zoo.pretrained.processor import Processor
 from zoo.pretrained.sources import Source, read_json
+from zoo.tasks.classification import has_several
 
 CONFIG_FILE, DATA_FILE = RECIPE_FILES = ("config.json", "data.json")
 
@@ -88,6 +89,9 @@ def keep_meaning(source: Source) -> tuple[dict[str, Any], tuple[str, ...]]:
         recipe = find_recipe(source)
     except UserError as error:
         return {}, (f"task: not told ({error})",)
+    classifies = recipe is not None and recipe.task.name == "classification"
+    if recipe is not None and classifies and has_several(recipe.dataset):
+        return {"problem_type": "multi_label_classification"}, ()
     if recipe is None or recipe.task.name != "regression":
         return {}, ()
     line = ""
