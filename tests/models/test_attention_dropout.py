@@ -18,6 +18,8 @@ MODELS = {
     "bert_base": {**SMALL, "num_positions": 8},
     "t5_small": {**SMALL, "head_dim": 8},
     "transformer_base": SMALL,
+    "vit_b16": {k: v for k, v in SMALL.items() if k != "vocab_size"}
+    | {"patch_size": 4, "image_size": (8, 8), "num_channels": 1, "num_classes": 0},
 }
 
 
@@ -62,6 +64,8 @@ def test_models_drop_in_training_alone(name):
     model = zoo.create_model(name, **{**MODELS[name], "dropout": 0.0, "attention_dropout": RATE})
     both = name in ("t5_small", "transformer_base")
     inputs = [jnp.arange(12).reshape(2, 6)] * (1 + both)
+    if name == "vit_b16":
+        inputs = [jax.random.normal(jax.random.key(2), (2, 8, 8, 1))]
     params = jax.jit(model.init)(jax.random.key(0), *inputs)["params"]
     # Wide enough that the weights of attention matter.
     params = jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, params)
@@ -75,7 +79,7 @@ def test_models_drop_in_training_alone(name):
     def run_all(params, key):
         def pick(params):
             outputs = run(model, params, key)
-            return outputs[0, -1, 0], outputs
+            return outputs[0, ..., 0].reshape(-1)[-1], outputs
 
         gradients, dropped = jax.grad(pick, has_aux=True)(params)
         plain = run(model.clone(attention_dropout=0.0), params, key)

@@ -132,6 +132,7 @@ class MAE(nn.Module):
     activation: Activation = "gelu"
     qkv_bias: bool = True
     dropout: float = 0.0  # of the encoder
+    attention_dropout: float = 0.0  # of the encoder's weights
     norm_epsilon: float = 1e-12
     scan_layers: bool = False
     remat: Literal["none", "full", "dots"] = "none"
@@ -182,7 +183,8 @@ class MAE(nn.Module):
     def encoder(self, **fields: Any) -> ViT:
         """The ViT that sees the kept patches; a part of nothing unless it is given a name."""
         sizes = ("width", "depth", "num_heads", "hidden")
-        names = (*sizes, "patch_size", "image_size", "num_channels", "dropout")
+        rates = ("dropout", "attention_dropout")
+        names = (*sizes, "patch_size", "image_size", "num_channels", *rates)
         own = {name: getattr(self, name) for name in names}
         made = {"positions": "fixed", "num_classes": 0, **own, **self._shared(), **fields}
         return ViT(**made if "name" in made else {**made, "parent": None})

@@ -116,6 +116,7 @@ class ViT(nn.Module):
     head_bias: bool = True  # without one the head is a projection, as of CLIP
     drop_rest: bool = False  # pixels behind the last whole patch are left out, not refused
     dropout: float = 0.0
+    attention_dropout: float = 0.0  # of its weights
     stochastic_depth: float = 0.0
     norm_epsilon: float = 1e-6
     scan_layers: bool = False
@@ -196,12 +197,13 @@ class ViT(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         made = {"parent": None, **types}
         rates = {"inner_dropout": dropout, "dropout": dropout}
+        attention = {"bias": self.qkv_bias, "dropout": self.attention_dropout if train else 0.0}
         scales = {}
         if self.layer_scale is not None:
             scales = {k: LayerScale(self.layer_scale, **made) for k in ("end1", "end2")}
         return PreNormBlock(
             norm1=make_norm("layer", self.norm_epsilon, **types),
-            attn=Attention(self.num_heads, self.attend, bias=self.qkv_bias, **made),
+            attn=Attention(self.num_heads, self.attend, **attention, **made),
             norm2=make_norm("layer", self.norm_epsilon, **types),
             mlp=FeedForward(self.hidden, self.activation, self.gated, **rates, **made),
             dropout=dropout,
