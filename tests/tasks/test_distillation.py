@@ -1,5 +1,6 @@
 """Each term of distillation against torch, and what a student's run does with its teacher."""
 
+import dataclasses
 import types
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import pytest
 from conftest import SMALL_VIT, small_config
 
 import zoo
-from zoo.config import ModelConfig, TaskConfig, UserError
+from zoo.config import DataConfig, ModelConfig, TaskConfig, TrainConfig, UserError
 from zoo.config.parse import set_values
 from zoo.tasks.distillation import Distillation
 from zoo.train.build import build
@@ -196,3 +197,42 @@ def test_a_student_of_a_run_is_measured_alone(tmp_path):
 def test_mistakes(changes, line):
     with pytest.raises(UserError, match=line):
         build(make_run(**changes))
+
+
+def test_a_teacher_is_as_it_was_trained(tmp_path):
+    """Its head stays, and its classes are the student's, by name."""
+    fields = {**SMALL_VIT, "image_size": (8, 8), "num_channels": 1}
+    body = zoo.create_model("vit_ti4", **fields, num_classes=0)
+    zoo.save_pretrained(body, zoo.init_params(body, seed=0), tmp_path / "body")
+    config = make_run()
+
+    def build_with(**teacher):
+        teacher["init_from"] = str(tmp_path / "body")
+        task = dataclasses.replace(config.task, models={"teacher": teacher})
+        build(dataclasses.replace(config, task=task))
+
+    with pytest.raises(UserError, match=r"teacher has no classes, .* has 10 .*logit_weight=0"):
+        build_with()
+    line = r"task\.models\.teacher: arguments: head/bias, head/kernel would begin at random"
+    with pytest.raises(UserError, match=line):
+        build_with(arguments={"num_classes": 10})
+
+
+def test_a_teacher_of_other_classes(tmp_path):
+    random = np.random.default_rng(0)
+    for name, classes in (("theirs", "abc"), ("ours", "abd")):
+        rows = (
+            f"{x:.3f},{y:.3f},{classes[i % 3]}" for i, (x, y) in enumerate(random.random((30, 2)))
+        )
+        (tmp_path / f"{name}.csv").write_text("x,y,label\n" + "\n".join(rows))
+    config = small_config(
+        data=DataConfig(f"csv:{tmp_path / 'theirs.csv'}", validation_fraction=0.2),
+        train=TrainConfig(8, 2),
+    )
+    zoo.fit(config, tmp_path / "run")
+    task = TaskConfig("distillation", models={"teacher": {"init_from": str(tmp_path / "run")}})
+    student = dataclasses.replace(config, task=task)
+    build(student)
+    data = dataclasses.replace(config.data, source=f"csv:{tmp_path / 'ours.csv'}")
+    with pytest.raises(UserError, match=r"task\.models\.teacher: .*its classes are not those of"):
+        build(dataclasses.replace(student, data=data))

@@ -19,7 +19,7 @@ from zoo.metrics.ranks import Auroc, AveragePrecision, OneVersusRest, Ranking, g
 SEVERAL = ("logits", "labels")
 
 
-def read_labels(records: Records) -> tuple[np.ndarray, np.ndarray]:
+def split_labels(records: Records) -> tuple[np.ndarray, np.ndarray]:
     """Which labels were predicted and which are there, both `[n, c]`."""
     return np.asarray(records["logits"]) > 0, np.asarray(records["labels"]) > 0
 
@@ -29,7 +29,7 @@ class AllRight(Additive):
     """The share of examples all of whose labels are right."""
 
     def statistics(self, records: Records) -> np.ndarray:
-        chosen, there = read_labels(records)
+        chosen, there = split_labels(records)
         right = (chosen == there).all(axis=1)
         return np.stack([right, np.ones(len(right))], axis=1).astype(np.float64)
 
@@ -50,7 +50,7 @@ class RetrievalOfLabels(Retrieval):
 
     def statistics(self, records: Records) -> Any:
         """`[n, 1 + 3 * c]`: one, and what is right, labelled and predicted."""
-        chosen, there = read_labels(records)
+        chosen, there = split_labels(records)
         ones = np.ones((len(chosen), 1))
         return np.concatenate([ones, chosen & there, there, chosen], axis=1).astype(np.float64)
 
@@ -81,7 +81,7 @@ class RankedLabels(OneVersusRest):
     needs: tuple[str, ...] = SEVERAL
 
     def prepare(self, records: Records) -> Weigh:
-        logits, there = np.asarray(records["logits"]), read_labels(records)[1]
+        logits, there = np.asarray(records["logits"]), split_labels(records)[1]
         lost = np.isnan(logits).any(axis=1).astype(np.float64)
         chosen = self._choose(logits.shape[1])
         rankings = []

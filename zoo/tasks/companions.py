@@ -18,7 +18,8 @@ class Companion:
 
     head: the head it needs, of a model that can have several (None: that of the task).
     default: a model's name where the config names none (None: it has to).
-    same_classes: where it has a head of classes, they are the data's, in their order.
+    same_classes: a teacher: its head is the one it was trained with, and where that tells classes,
+      they are the data's, in their order.
     """
 
     head: str | None = None

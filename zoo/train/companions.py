@@ -15,9 +15,10 @@ from zoo.config import Config, UserError, nearest
 from zoo.config.parse import convert
 from zoo.data import Dataset
 from zoo.models.attention import Attend
-from zoo.pretrained.family import head_of
+from zoo.pretrained.adapt import plan_change
 from zoo.pretrained.load import change_model, load_pretrained
 from zoo.tasks import TASKS, Companion
+from zoo.tasks.distillation import has_classes
 from zoo.train.models import build_model
 from zoo.train.start import PRETRAINED, compare_classes, compare_tokenizers, open_source
 
@@ -57,7 +58,7 @@ def build_companions(
                 raise UserError(f"{key}: with init_from its name is {PRETRAINED!r} (leave it out)")
             opened = open_companion(config, given, companion, dataset, key)
             models[name] = opened.clone(attend=attend) if hasattr(opened, "attend") else opened
-            readers[name] = functools.partial(load_companion, given, companion.head)
+            readers[name] = functools.partial(load_companion, given, head_to_load(companion))
             continue
         if given.name == PRETRAINED:
             if companion.default is None:
@@ -103,13 +104,28 @@ def open_companion(
             raise UserError("its model is a class of your own, which only its run knows")
         fake = dataclasses.replace(config, init_from=source, init_pattern="")
         compare_tokenizers(fake, opened, dataset)
-        model = change_model(opened.model, companion.head, given.arguments, key)
+        model = change_model(opened.model, head_to_load(companion), given.arguments, key)
+        check_begins(opened.model, model, companion)
         other = compare_classes(opened, dataset) if companion.same_classes else ""
-        if other and head_of(model) != "none":
+        if other and has_classes(model):
             raise UserError(f"{source}: its classes are not those of {dataset.name} ({other})")
         return model
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
+
+
+def head_to_load(companion: Companion) -> str | None:
+    """The head that a model with weights is given: a teacher's stays as it is, None."""
+    return None if companion.same_classes else companion.head
+
+
+def check_begins(before: Any, after: Any, companion: Companion) -> None:
+    """Raises UserError where a part of a teacher, which does not learn, would begin at random."""
+    fresh = sorted(plan_change(before, after).fresh) if companion.same_classes else []
+    if fresh:
+        raise UserError(
+            f"arguments: {', '.join(fresh[:3])} would begin at random, and a teacher does not learn"
+        )
 
 
 def load_companion(given: CompanionConfig, head: str | None) -> dict[str, Any]:
