@@ -101,6 +101,17 @@ def run_alone(name):
     return run(parts, Programs(config, parts.task, mesh, parts.programs.batch_shapes))
 
 
+def test_seeds_on_a_mesh_are_their_single_runs():
+    config = make_config(ParallelConfig(data=2, fsdp=2, tensor=2), MODELS["mlp"])
+    train = dataclasses.replace(config.train, num_seeds=2)
+    both = zoo.fit(dataclasses.replace(config, train=train)).history
+    for index in range(2):
+        alone = zoo.fit(dataclasses.replace(config, seed=config.seed + index)).history
+        for mine, one in zip(both, alone, strict=True):
+            value = mine["seeds"]["loss"]["values"][index]
+            assert value == pytest.approx(one["loss"], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [

@@ -17,6 +17,7 @@ from zoo.config import (
     LogConfig,
     ModelConfig,
     OptimConfig,
+    TaskConfig,
     TrainConfig,
     UserError,
 )
@@ -81,6 +82,30 @@ def test_a_vit_with_everything_follows_its_single_runs():
         model=ModelConfig("vit_ti4", {**SMALL_VIT, "dropout": 0.1, "stochastic_depth": 0.1}),
         optim=OptimConfig("adamw", 1e-3, ema_decay=0.9, num_microbatches=2, clip_norm=1.0),
     )
+    check_against_single_runs(config, zoo.fit(config).history)
+
+
+@pytest.mark.slow
+def test_companions_follow_each_seed_of_their_own():
+    """A teacher of self-distillation begins and follows as in a single run."""
+    task = {"prototypes": 16, "hidden": 16, "bottleneck": 8, "local_views": 1, "momentum": 0.9}
+    config = seeds_config(
+        model=ModelConfig("vit_ti4", {**SMALL_VIT, "depth": 1}),
+        task=TaskConfig("self_distillation", {**task, "local_size": 4}),
+        optim=OptimConfig("adamw", 1e-3, clip_norm=1.0),
+    )
+    check_against_single_runs(config, zoo.fit(config).history)
+
+
+@pytest.mark.slow
+def test_corrections_begin_anew_in_each_seed(tmp_path):
+    """LoRA: one source, frozen in all of them."""
+    model = ModelConfig("vit_ti4", {**SMALL_VIT, "depth": 1})
+    zoo.fit(seeds_config(1, model=model, num_steps=20), tmp_path / "source")
+    lora = {"rank": 2, "dropout": 0.1}
+    model = ModelConfig("pretrained", lora=lora)
+    config = seeds_config(model=model, optim=OptimConfig("adam", 1e-2))
+    config = dataclasses.replace(config, init_from=str(tmp_path / "source"))
     check_against_single_runs(config, zoo.fit(config).history)
 
 
