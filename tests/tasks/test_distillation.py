@@ -1,6 +1,7 @@
 """Each term of distillation against torch, and what a student's run does with its teacher."""
 
 import dataclasses
+import json
 import types
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SMALL_VIT, small_config
+from published import WORDS, copy_twin, name_labels, write_wordpiece
 
 import zoo
 from zoo.config import DataConfig, ModelConfig, TaskConfig, TrainConfig, UserError
@@ -236,3 +238,24 @@ def test_a_teacher_of_other_classes(tmp_path):
     data = dataclasses.replace(config.data, source=f"csv:{tmp_path / 'ours.csv'}")
     with pytest.raises(UserError, match=r"task\.models\.teacher: .*its classes are not those of"):
         build(dataclasses.replace(student, data=data))
+
+
+def test_a_teacher_of_another_tokenizer(tmp_path):
+    folder = copy_twin("bert_classifier", tmp_path / "bert", **name_labels("a", "b", "c"))
+    write_wordpiece(folder, 50)
+    rows = [{"text": f"the {word} sat", "label": "abc"[i % 3]} for i, word in enumerate(WORDS * 2)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    student = {"width": 16, "depth": 1, "num_heads": 2, "hidden": 16, "num_positions": 24}
+    config = small_config(
+        model=ModelConfig("bert_tiny", student),
+        data=DataConfig(f"jsonl:{tmp_path / 'rows.jsonl'}", length=12, validation_fraction=0.2),
+        task=TaskConfig("distillation", models={"teacher": {"init_from": str(folder)}}),
+        train=TrainConfig(4, 2),
+    )
+    own, other = (
+        dataclasses.replace(config.data, tokenizer=name)
+        for name in (str(folder / "vocab.txt"), "wordpiece:60")
+    )
+    build(dataclasses.replace(config, data=own))
+    with pytest.raises(UserError, match=r"teacher: .*its embedding belongs to another tokenizer"):
+        build(dataclasses.replace(config, data=other))
