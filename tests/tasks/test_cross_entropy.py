@@ -12,7 +12,7 @@ from zoo.models import make_lora
 from zoo.models.decoder import Decoder
 from zoo.tasks import causal_lm, make_task
 from zoo.tasks.causal_lm import CausalLM
-from zoo.tasks.cross_entropy import sum_losses_in_parts
+from zoo.tasks.cross_entropy import find_best, sum_losses_in_parts
 from zoo.train.step import accumulate
 
 RANDOM = np.random.default_rng(0)
@@ -130,3 +130,8 @@ def test_mistakes(name):
 
     with pytest.raises(UserError, match=f"task.arguments.{name}=-1.* should be 0 or more"):
         make_task(TaskConfig("causal_lm", {name: -1}), {"model": Decoder(**SIZES)}, Info)
+
+
+def test_the_best_token_is_that_of_argmax():
+    logits = np.random.default_rng(0).integers(-3, 3, (4, 50, 7)).astype(np.float32)  # ties
+    np.testing.assert_array_equal(jax.jit(find_best)(logits), logits.argmax(-1))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.config import UserError
+from zoo.tasks.cross_entropy import find_best, score_tokens
 from zoo.tasks.supervised import argument, call_model, init_model
 
 
@@ -80,15 +81,17 @@ class SequenceToSequence:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Summed cross-entropy, in training smoothed; `weight` counts targets."""
         logits, counts = self._run(params, batch, key), count_targets(batch)
-        found = score_tokens(logits, batch["target"], counts)
-        sums = {name: values.sum() for name, values in found.items()}
+        losses, log_z = score_tokens(logits, batch["target"])
+        correct = find_best(logits) == batch["target"]
+        sums = {"loss": (losses * counts).sum(), "correct": (correct * counts).sum()}
         sums["weight"] = counts.sum()
         if self.token_bytes is not None:
             sums["bytes"] = self._count_bytes(batch, counts).sum()
         loss_sum = sums["loss"]
         if key is not None and self.label_smoothing:
             share = self.label_smoothing
-            loss_sum = (1 - share) * loss_sum + share * (spread_loss(logits) * counts).sum()
+            spread = log_z - logits.mean(axis=-1)  # the loss of a target that is all tokens alike
+            loss_sum = (1 - share) * loss_sum + share * (spread * counts).sum()
         return loss_sum, sums
 
     def _run(self, params: Any, batch: dict[str, Any], key: jax.Array | None) -> jax.Array:
@@ -108,9 +111,9 @@ class SequenceToSequence:
         `num_correct`, how many of them are the likeliest token, and `num_bytes`, what they stand
         for, where the tokenizer tells."""
         logits, counts = self._run(params, batch, None), count_targets(batch)
-        found = score_tokens(logits, batch["target"], counts)
-        out = {"loss": found["loss"].sum(axis=1), "num_tokens": counts.sum(axis=1)}
-        out["num_correct"] = found["correct"].sum(axis=1)
+        losses, _ = score_tokens(logits, batch["target"])
+        out = {"loss": (losses * counts).sum(axis=1), "num_tokens": counts.sum(axis=1)}
+        out["num_correct"] = ((find_best(logits) == batch["target"]) * counts).sum(axis=1)
         if self.token_bytes is not None:
             out["num_bytes"] = self._count_bytes(batch, counts).sum(axis=1)
         return out
@@ -139,15 +142,3 @@ def choose_begin(tokenizer: Any) -> int | None:
 def count_targets(batch: dict[str, Any]) -> jax.Array:
     """1 where a target counts, `[b, t]`: a real token of a real row."""
     return batch["target_mask"] * batch["mask"].astype(jnp.float32)[:, None]
-
-
-def score_tokens(logits: jax.Array, targets: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
-    """`loss` and `correct` `[b, t]` of logits `[b, t, v]`, 0 where a target does not count."""
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    losses = jax.nn.logsumexp(logits, axis=-1) - chosen
-    return {"loss": losses * counts, "correct": (logits.argmax(-1) == targets) * counts}
-
-
-def spread_loss(logits: jax.Array) -> jax.Array:
-    """The cross-entropy of a target that is all tokens alike, `[b, t]`."""
-    return jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
