@@ -4,9 +4,9 @@
 
 The same text, tokenizer, windows, batches and steps, and 1.6 M parameters too; but rotary
 positions, RMSNorm, SwiGLU and QK norm (the form of Qwen 3, tied, without biases), and Muon for the
-matrices of the layers. Decay, warm-up and the end of the schedule are the GPT-2 recipe's. It is to
+matrices of the layers. Decay, warm-up and the end of the schedule are the GPT-2 recipe's. Must
 reach fewer bits a byte than that recipe's 1.566. Nothing was tuned.
-Not run to its end yet: no number is claimed. About 15 minutes on 2 CPU cores.
+Reached: 1.408 bits a byte (seed 0, Python 3.11.7), in 17 minutes on 2 CPU cores that others shared.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from zoo.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    Expected,
     LogConfig,
     ModelConfig,
     OptimConfig,
@@ -23,6 +24,8 @@ from zoo.config import (
     parse_options,
     quick,
 )
+
+EXPECTED = {"": Expected("val/bits_per_byte", 1.408, 0.02, lower_is_better=True)}
 
 
 def get_config(argument: str = "") -> Config:
