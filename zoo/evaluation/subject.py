@@ -105,7 +105,10 @@ def open_subject(
     classes, named = find_classes(loaded, recipe, config.name)
     if labels is not None:
         classes, named = rename(classes, labels, loaded.card.source), True
-    several = has_several(recipe.dataset) if recipe is not None else gives_several(loaded)
+    if recipe is not None:
+        several = has_several(recipe.dataset)
+    else:
+        several = config.name == "classification" and gives_several(loaded)
     return Subject(loaded, config, recipe, classes, named, own, several)
 
 

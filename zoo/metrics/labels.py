@@ -14,7 +14,14 @@ import numpy as np
 from zoo.config import UserError
 from zoo.metrics.classes import Retrieval
 from zoo.metrics.metric import Additive, Records, Weigh, divide
-from zoo.metrics.ranks import Auroc, AveragePrecision, OneVersusRest, Ranking, group_scores
+from zoo.metrics.ranks import (
+    Auroc,
+    AveragePrecision,
+    OneVersusRest,
+    Ranking,
+    group_scores,
+    mean_known,
+)
 
 SEVERAL = ("logits", "labels")
 
@@ -99,9 +106,7 @@ class RankedLabels(OneVersusRest):
                     for i, ranking in enumerate(rankings)
                 ]
             )
-            known = ~np.isnan(values)
-            mean = divide(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
-            return np.where(lost @ by_row > 0, np.nan, mean)
+            return np.where(lost @ by_row > 0, np.nan, mean_known(values))
 
         return weigh
 

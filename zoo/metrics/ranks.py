@@ -105,9 +105,7 @@ class OneVersusRest(Metric):
             for value, (ranking, own) in zip(values, rankings, strict=True):
                 sides = sums[own].sum(axis=0), sums[~own].sum(axis=0)
                 value[:] = self.rank(ranking, by_row, *sides)
-            known = ~np.isnan(values)
-            mean = divide(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
-            return np.where(lost @ by_row > 0, np.nan, mean)
+            return np.where(lost @ by_row > 0, np.nan, mean_known(values))
 
         return weigh
 
@@ -150,6 +148,12 @@ class AveragePrecision(OneVersusRest):
         own, _, right, taken = ranking.count(weights)
         value = divide((own * divide(right, taken, empty=0.0)).sum(axis=0), positive)
         return np.where(negative > 0, value, np.nan)
+
+
+def mean_known(values: np.ndarray) -> np.ndarray:
+    """`[r]`: the mean over the classes of `[c, r]` that have a value, NaN where none has."""
+    known = ~np.isnan(values)
+    return divide(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
 
 
 def get_log_odds(logits: np.ndarray, chosen: int) -> np.ndarray:
