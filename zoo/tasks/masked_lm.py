@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from zoo.config import UserError
-from zoo.tasks.cross_entropy import find_best
+from zoo.tasks.cross_entropy import is_best
 from zoo.tasks.supervised import apply_model, init_model
 
 
@@ -108,7 +108,7 @@ class MaskedLM:
         hidden = find_hidden(batch)
         logits = guess_tokens(self.model, params, batch, hidden.places, key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, hidden.targets)
-        correct = find_best(logits) == hidden.targets
+        correct = is_best(logits, hidden.targets)
         return hidden, losses * hidden.counts, correct * hidden.counts
 
     def loss(

@@ -13,7 +13,7 @@ import optax
 
 from zoo.config import UserError
 from zoo.tasks.companions import Companion, init_models
-from zoo.tasks.cross_entropy import find_best
+from zoo.tasks.cross_entropy import is_best
 from zoo.tasks.masked_lm import Hidden, check_corpus, find_hidden, guess_tokens
 from zoo.tasks.supervised import apply_model, argument
 from zoo.tree import COMPANIONS, own_params
@@ -110,7 +110,7 @@ class ReplacedToken:
             "weight": real.sum(),
             "hidden": hidden.counts.sum(),
             "generator_loss": guesses.sum(),
-            "generator_correct": ((find_best(logits) == hidden.targets) * hidden.counts).sum(),
+            "generator_correct": (is_best(logits, hidden.targets) * hidden.counts).sum(),
             "discriminator_loss": calls.sum(),
             "correct": ((flagged == replaced) * real).sum(),
             "replaced": replaced.sum(),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.config import UserError
-from zoo.tasks.cross_entropy import find_best, score_tokens
+from zoo.tasks.cross_entropy import is_best, score_tokens
 from zoo.tasks.supervised import argument, call_model, init_model
 
 
@@ -82,7 +82,7 @@ class SequenceToSequence:
         """Summed cross-entropy, in training smoothed; `weight` counts targets."""
         logits, counts = self._run(params, batch, key), count_targets(batch)
         losses, log_z = score_tokens(logits, batch["target"])
-        correct = find_best(logits) == batch["target"]
+        correct = is_best(logits, batch["target"])
         sums = {"loss": (losses * counts).sum(), "correct": (correct * counts).sum()}
         sums["weight"] = counts.sum()
         if self.token_bytes is not None:
@@ -113,7 +113,7 @@ class SequenceToSequence:
         logits, counts = self._run(params, batch, None), count_targets(batch)
         losses, _ = score_tokens(logits, batch["target"])
         out = {"loss": (losses * counts).sum(axis=1), "num_tokens": counts.sum(axis=1)}
-        out["num_correct"] = ((find_best(logits) == batch["target"]) * counts).sum(axis=1)
+        out["num_correct"] = (is_best(logits, batch["target"]) * counts).sum(axis=1)
         if self.token_bytes is not None:
             out["num_bytes"] = self._count_bytes(batch, counts).sum(axis=1)
         return out
