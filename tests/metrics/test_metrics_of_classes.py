@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn import metrics as sk
+from weighing import draw_weights, only
 
 from zoo.config import UserError
 from zoo.metrics import Additive, count_confusion, find_metrics, tabulate_classes
@@ -25,17 +26,6 @@ def draw_numbers(seed, n=40, k=3, offset=0.0):
     rng = np.random.default_rng(seed)
     target = rng.normal(size=(n, k)) + offset
     return {"prediction": target + rng.normal(size=(n, k)), "target": target, "loss": rng.random(n)}
-
-
-def draw_weights(seed, n=40):
-    """The unit weights, fractions, counts with zeros, and a part."""
-    rng = np.random.default_rng(seed)
-    return np.stack([np.ones(n), rng.random(n), rng.integers(0, 4, n), rng.integers(0, 2, n)]) * 1.0
-
-
-def only(name, records):
-    (metric,) = find_metrics(records, [name])
-    return metric
 
 
 def sk_classes(name, records, w):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from weighing import draw_weights, only
 
 from zoo.config import UserError
 from zoo.metrics import Additive, bootstrap, find_metrics
@@ -18,16 +19,6 @@ def draw_labels(seed, n=40):
     labels = (rng.random((n, CLASSES)) < [0.5, 0.3, 0.7, 0.1]).astype(np.float32)
     logits = np.round(rng.normal(size=labels.shape) + 2 * labels - 1, 1)
     return {"logits": logits.astype(np.float32), "labels": labels, "loss": rng.random(n)}
-
-
-def draw_weights(seed, n=40):
-    rng = np.random.default_rng(seed)
-    return np.stack([np.ones(n), rng.random(n), rng.integers(0, 4, n), rng.integers(0, 2, n)]) * 1.0
-
-
-def only(name, records):
-    (metric,) = find_metrics(records, [name])
-    return metric
 
 
 def compute_expected(name, records, w):

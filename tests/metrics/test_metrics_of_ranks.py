@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn import metrics as sk
+from weighing import draw_weights, only
 
 from zoo.config import UserError
 from zoo.metrics import find_metrics
@@ -16,16 +17,6 @@ def draw_scores(seed, n=50, c=3, steps=4):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, c, n)
     return {"logits": (rng.integers(0, steps, (n, c)) / 2).astype(np.float32), "label": label}
-
-
-def draw_weights(seed, n=50):
-    rng = np.random.default_rng(seed)
-    return np.stack([np.ones(n), rng.random(n), rng.integers(0, 4, n), rng.integers(0, 2, n)]) * 1.0
-
-
-def only(name, records):
-    (metric,) = find_metrics(records, [name])
-    return metric
 
 
 def softmax(logits):
@@ -39,7 +30,7 @@ def test_ranks_as_scikit_learn(classes, steps):
     records = draw_scores(1, c=classes, steps=steps)
     p, label = softmax(records["logits"] / steps), records["label"]
     records["logits"] = records["logits"] / steps
-    for w in draw_weights(2):
+    for w in draw_weights(2, 50):
         score = p[:, 1] if classes == 2 else p
         expected = sk.roc_auc_score(label, score, sample_weight=w, multi_class="ovr")
         assert only("auroc", records)(records, w[None])[0] == pytest.approx(expected, abs=1e-12)
