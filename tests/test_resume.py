@@ -186,3 +186,25 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(tmp_path, number):
     done = run_command(*command(recipe, tmp_path / "run"))
     assert done.returncode == 0
     assert f"resuming from step {step}" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_with_its_own_average_for_a_teacher_goes_on(tmp_path):
+    """DINO's teacher, centre and temperature are of the state."""
+    recipe = ["configs/dino_mnist.py:quick", "--config.train.steps_per_call=1",
+              "--config.task.arguments.warmup_steps=6"]  # fmt: skip
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    for workdir, steps in ((whole, 6), (halves, 3), (halves, 6)):
+        keys = [f"--config.train.num_steps={steps}", f"--config.checkpoint.extend={steps == 6}"]
+        done = run_command(*command([*recipe, *keys], workdir), env=cached(tmp_path), timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (_, one), (_, other) = read_state(whole), read_state(halves)
+    for part, leaves in one.items():
+        assert leaves.keys() == other[part].keys()
+        for path, leaf in leaves.items():
+            np.testing.assert_array_equal(leaf, other[part][path], err_msg=path)
+    teacher = {path: leaf for path, leaf in one["params"].items() if "teacher_head" in path}
+    for path, leaf in teacher.items():
+        assert np.any(leaf != one["params"][path.replace("teacher_head", "head")]), path
+    (center,) = (leaf for path, leaf in one["params"].items() if path.endswith("center"))
+    assert np.any(center)
