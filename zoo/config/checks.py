@@ -50,7 +50,7 @@ def check_config(config: Config) -> Config:
     if share is not None and not 0 < share <= 1:
         raise UserError(f"parallel.gpu_memory_share={share} is not in (0, 1]")
     axes = dataclasses.asdict(c.parallel)
-    open_axes = [a for a in ("data", "fsdp", "tensor") if axes[a] == -1]
+    open_axes = [a for a, size in axes.items() if size == -1]
     if len(open_axes) > 1:
         raise UserError(f"parallel: only one axis may be -1, here {' and '.join(open_axes)} are")
     _check_evaluation(config)

@@ -196,6 +196,15 @@ class ParallelConfig:
     data: int = _key(-1, "devices that share the batch", decides=False)
     fsdp: int = _key(1, "devices that share the batch and the parameters", decides=False)
     tensor: int = _key(1, "devices that share each matrix product", decides=False)
+    context: int = _key(1, "devices that share the tokens of a sequence", decides=False)
+    expert: int = _key(
+        1, "devices that share the batch and the experts of a mixture", decides=False
+    )
+    context_attention: Literal["gather", "ring"] = _key(
+        "gather",
+        "over `context` keys and values are gathered whole, or sent round a part at a time",
+        decides=False,
+    )
     rules: tuple[tuple[str, tuple[str | None, ...]], ...] = _key(
         (), "(path regex, mesh axis of each dimension) tried before the table", decides=False
     )

@@ -15,7 +15,7 @@ from zoo.evaluation.examples import Examples
 from zoo.evaluation.passes import Records, make_eval_step, run_batches
 from zoo.evaluation.subject import Subject, make_info
 from zoo.metrics import Metric
-from zoo.parallel import DATA_AXES, local_rows, make_mesh, place_batch
+from zoo.parallel import DATA_AXES, count_shares, local_rows, make_mesh, place_batch
 from zoo.tasks import make_task
 from zoo.use.batches import choose_size
 
@@ -44,7 +44,7 @@ def run_subject(subject: Subject, examples: Examples, batch_size: int | None = N
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size={batch_size} must be at least 1")
     mesh = make_mesh(ParallelConfig())
-    num_shares = int(np.prod([mesh.shape[axis] for axis in DATA_AXES]))
+    num_shares = count_shares(mesh)
     unit = int(np.lcm(num_shares, jax.process_count()))
     size = -(-find_size(subject, examples, batch_size) // unit) * unit
     rows = local_rows(size, num_shares, "batch_size")

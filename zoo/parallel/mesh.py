@@ -1,32 +1,48 @@
-"""The device mesh `data, fsdp, tensor` of a config."""
+"""The device mesh of a config: `data, fsdp, tensor, context, expert`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh
 
 from zoo.config import ParallelConfig, UserError
 
-AXES = ("data", "fsdp", "tensor")
-DATA_AXES = ("data", "fsdp")  # the axes that share the batch
+AXES = ("data", "fsdp", "tensor", "context", "expert")
+DATA_AXES = ("data", "fsdp", "expert")  # the axes that share the batch
+# From the slowest links to the fastest: `data` may cross hosts, `tensor` speaks in every layer.
+ORDER = ("data", "fsdp", "expert", "context", "tensor")
 
 
-def make_mesh(config: ParallelConfig) -> Mesh:
-    """A mesh over all devices; the axis of size -1 takes those that remain.
+def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices, or those given; the axis of size -1 takes those that remain.
 
     Raises UserError when the sizes do not multiply to the number of devices.
     """
-    sizes = [getattr(config, axis) for axis in AXES]
-    num_devices = jax.device_count()
-    fixed = math.prod(size for size in sizes if size != -1)
-    if num_devices % fixed or (-1 not in sizes and fixed != num_devices):
-        asked = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    devices = jax.devices() if devices is None else devices
+    sizes = find_sizes(config, len(devices))
+    shape = tuple(sizes[axis] for axis in ORDER)
+    # Auto: the compiler propagates shardings; Linen does not work under Explicit, the default.
+    auto = (AxisType.Auto,) * len(ORDER)
+    return jax.make_mesh(shape, ORDER, axis_types=auto, devices=devices)
+
+
+def find_sizes(config: ParallelConfig, num_devices: int) -> dict[str, int]:
+    """The size of each axis. Raises UserError as `make_mesh` does."""
+    sizes = {axis: getattr(config, axis) for axis in AXES}
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if num_devices % fixed or (-1 not in sizes.values() and fixed != num_devices):
+        asked = ", ".join(f"{axis}={size}" for axis, size in sizes.items() if size != 1)
         raise UserError(
             f"parallel: {asked} does not fit {num_devices} device{'s' * (num_devices > 1)} "
             "(set one axis to -1 for the rest)"
         )
-    sizes = [num_devices // fixed if size == -1 else size for size in sizes]
-    # Auto: the compiler propagates shardings; Linen does not work under Explicit, the default.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return {axis: num_devices // fixed if n == -1 else n for axis, n in sizes.items()}
+
+
+def count_shares(mesh: Mesh) -> int:
+    """How many parts the batch is divided into."""
+    return math.prod(mesh.shape[axis] for axis in DATA_AXES)

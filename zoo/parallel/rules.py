@@ -21,8 +21,8 @@ RULES: tuple[Rule, ...] = (
     (r"(attn|cross)/(q|k|v)/bias$", ("tensor",)),
     (r"(attn|cross)/out/kernel$", ("tensor", "fsdp")),
     (r"mlp/router/kernel$", ()),
-    (r"mlp/experts/(fc1|gate)/kernel$", (None, "fsdp", "tensor")),  # the first: experts
-    (r"mlp/experts/fc2/kernel$", (None, "tensor", "fsdp")),
+    (r"mlp/experts/(fc1|gate)/kernel$", ("expert", "fsdp", "tensor")),
+    (r"mlp/experts/fc2/kernel$", ("expert", "tensor", "fsdp")),
     (r"mlp/(fc1|gate)/kernel$", ("fsdp", "tensor")),
     (r"mlp/(fc1|gate)/bias$", ("tensor",)),
     (r"mlp/fc2/kernel$", ("tensor", "fsdp")),

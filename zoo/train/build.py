@@ -26,7 +26,7 @@ from zoo.evaluation.in_training import check_metrics
 from zoo.models import check_lora
 from zoo.models.attention import choose_attend
 from zoo.optim import check_steps, make_optimizer, make_schedule
-from zoo.parallel import DATA_AXES, local_rows, make_mesh
+from zoo.parallel import count_shares, local_rows, make_mesh, share_context
 from zoo.tasks import TASKS, make_task
 from zoo.train.companions import Beside, build_companions
 from zoo.train.compile import Programs
@@ -67,7 +67,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     _check_alone(config)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
     mesh = make_mesh(config.parallel)
-    num_shares = int(np.prod([mesh.shape[axis] for axis in DATA_AXES]))
+    num_shares = count_shares(mesh)
     micro = config.train.batch_size // config.optim.num_microbatches
     local_rows(micro, num_shares, _batch_key(config))
     rows = local_rows(config.train.batch_size, num_shares, "train.batch_size")
@@ -83,6 +83,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
     check_fields(config, dataset, batch, eval_ops)
     attend = choose_attend(mesh.devices.flat[0].platform)
+    attend = share_context(attend, mesh, config.parallel.context_attention)
     model = build_model(config, dataset, batch, attend, opened)
     start = None if opened is None else make_start(config, opened, model, dataset)
     model, frozen = add_lora(config, model, start)

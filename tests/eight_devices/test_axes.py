@@ -1,0 +1,98 @@
+"""Each kind of stack under every axis of the mesh alone and under mixes of them: loss and gradients
+are those of one device."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import zoo
+from zoo.config import ParallelConfig
+from zoo.parallel import DATA_AXES, choose_specs, make_mesh, share_context
+from zoo.tree import named_leaves
+
+SMALL = {"width": 16, "depth": 2, "num_heads": 4}
+TEXT = {**SMALL, "hidden": 32, "vocab_size": 32}
+IMAGES = {"image_size": (8, 8), "patch_size": 4}
+RANDOM = np.random.default_rng(0)
+TOKENS, SOURCE = RANDOM.integers(0, 32, size=(2, 8, 6)).astype(np.int32)
+PIXELS = RANDOM.normal(size=(8, 8, 8, 3)).astype(np.float32)
+TOWERS = {"text_width": 16, "text_depth": 2, "text_num_heads": 4, "text_hidden": 32}
+EXPERTS = {"num_experts": 8, "gated": True, "mlp_bias": False, "num_positions": 6}
+KINDS = {
+    "mlp": ("mlp", {"widths": (32, 32), "num_outputs": 4, "input_shape": (8, 8, 3)}, (PIXELS,)),
+    "vit": ("vit_ti16", {**SMALL, **IMAGES, "hidden": 32, "num_classes": 4}, (PIXELS,)),
+    "decoder": ("llama3_8b", {**TEXT, "num_kv_heads": 2}, (TOKENS,)),
+    "encoder": ("bert_base", {**TEXT, "head": "masked_lm"}, (TOKENS,)),
+    "encoder_decoder": ("t5_v1_1_small", {**TEXT, "head_dim": 4}, (TOKENS, SOURCE)),
+    "experts": ("gpt2", {**TEXT, **EXPERTS}, (TOKENS,)),
+    "experts_of_places": ("gpt2", {**TEXT, **EXPERTS, "capacity_factor": 1.0}, (TOKENS,)),
+    "two_towers": ("clip_vit_b32", {**TEXT, **IMAGES, **TOWERS}, (PIXELS, TOKENS)),
+}
+ALONE = ({"data": 8}, {"fsdp": 8}, {"tensor": 8}, {"context": 8}, {"expert": 8})
+MIXES = ({"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 2, "tensor": 2, "context": 2})
+MIXES = (*MIXES, {"fsdp": 2, "context": 2, "expert": 2})
+
+
+@functools.cache
+def make_inputs(kind):
+    """The model's class of parameters, all moved by noise, and its inputs."""
+    name, fields, inputs = KINDS[kind]
+    model = zoo.create_model(name, **fields, **({} if kind == "mlp" else {"scan_layers": True}))
+    noise = lambda leaf: 0.4 * np.random.default_rng(1).normal(size=leaf.shape).astype(np.float32)
+    return model, jax.tree.map(noise, jax.eval_shape(lambda: zoo.init_params(model))), inputs
+
+
+def find_gradient(kind, how="gather", **sizes):
+    """Loss and gradient by path, on a mesh of these sizes, everything placed as in training."""
+    model, params, inputs = make_inputs(kind)
+    devices = jax.devices()[: math.prod(sizes.values())]
+    mesh = make_mesh(ParallelConfig(**{"data": 1, **sizes}), devices)
+    if hasattr(model, "attend"):
+        model = model.clone(attend=share_context(model.attend, mesh, how))
+    places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), choose_specs(params, mesh))
+
+    def loss(params, inputs):
+        output, _ = model.apply({"params": params}, *inputs)
+        return (output * jnp.cos(jnp.arange(output.size)).reshape(output.shape)).mean()
+
+    rows, whole = NamedSharding(mesh, P(DATA_AXES)), NamedSharding(mesh, P())
+    run = jax.value_and_grad(loss)
+    run = jax.jit(run, in_shardings=(places, rows), out_shardings=(whole, places))
+    value, grads = run(params, inputs)
+    return float(value), {path: np.asarray(x) for path, x in named_leaves(grads).items()}
+
+
+find_gradient_alone = functools.cache(find_gradient)
+
+
+def check(kind, how, sizes):
+    value, grads = find_gradient(kind, how, **sizes)
+    expected_value, expected = find_gradient_alone(kind)
+    assert value == pytest.approx(expected_value, rel=1e-5, abs=1e-6)
+    atol = 1e-5 * max(float(np.abs(grad).max()) for grad in expected.values())
+    for path, grad in expected.items():
+        np.testing.assert_allclose(grads[path], grad, rtol=1e-5, atol=atol, err_msg=path)
+
+
+@pytest.mark.parametrize("sizes", MIXES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixes(kind, sizes):
+    check(kind, "gather", sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", ALONE, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_axis_alone(kind, sizes):
+    check(kind, "gather", sizes)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_keys_and_values_that_go_round(kind):
+    check(kind, "ring", {"fsdp": 2, "tensor": 2, "context": 2})
