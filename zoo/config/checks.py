@@ -53,6 +53,12 @@ def check_config(config: Config) -> Config:
     open_axes = [a for a, size in axes.items() if size == -1]
     if len(open_axes) > 1:
         raise UserError(f"parallel: only one axis may be -1, here {' and '.join(open_axes)} are")
+    shared = [a for a in ("fsdp", "tensor", "context", "expert") if axes[a] != 1]
+    if c.parallel.backend == "pmap" and shared:
+        raise UserError(
+            f"parallel.backend='pmap' shares the batch alone: set parallel.{shared[0]}=1, not "
+            f"{axes[shared[0]]}"
+        )
     _check_evaluation(config)
     return config
 

@@ -200,6 +200,9 @@ class ParallelConfig:
     expert: int = _key(
         1, "devices that share the batch and the experts of a mixture", decides=False
     )
+    backend: Literal["jit", "pmap"] = _key(
+        "jit", "jit: shardings by the table; pmap: the step on each device's rows", decides=False
+    )
     context_attention: Literal["gather", "ring"] = _key(
         "gather",
         "over `context` keys and values are gathered whole, or sent round a part at a time",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,8 @@ class Contrastive:
     `train.eval_batch_size`: they show the course of a run. What a model is worth is its zero-shot
     accuracy, `zoo eval RUN --data=SOURCE`.
     """
+
+    compares_examples: ClassVar[bool] = True
 
     model: Any  # of two towers
 

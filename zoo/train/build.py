@@ -33,6 +33,7 @@ from zoo.train.compile import Programs
 from zoo.train.fields import check_fields
 from zoo.train.labels import check_labels
 from zoo.train.models import add_lora, build_model, find_factory
+from zoo.train.replicas import check_alone
 from zoo.train.seeds import list_seeds
 from zoo.train.start import (
     Start,
@@ -90,6 +91,8 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     beside = build_companions(config, dataset, batch, attend)
     settings = begin_as_source(config.task, opened)
     task = make_task(settings, {"model": model, **beside.models}, dataset)
+    if config.parallel.backend == "pmap":
+        check_alone(task)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
     unit = int(np.lcm(num_shares, jax.process_count()))
     eval_batch_size = -(-config.train.eval_batch_size // unit) * unit

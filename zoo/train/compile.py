@@ -17,6 +17,7 @@ from zoo.evaluation.passes import make_eval_step
 from zoo.optim import make_groups, make_optimizer
 from zoo.parallel import DATA_AXES, choose_specs
 from zoo.parallel.rules import like_params
+from zoo.train.replicas import REPLICAS, map_replicas
 from zoo.train.seeds import SEED_AXES, make_keys, map_step, pick_seed, place_seeds
 from zoo.train.state import State, init_state
 from zoo.train.step import find_norm, make_train_step, scan_steps
@@ -62,7 +63,9 @@ class Programs:
         self.groups = make_groups(config.optim, shapes, frozen, constants)
         optimizer = make_optimizer(config.optim, config.train.num_steps, self.groups)
         self._optimizer = optimizer
-        step = make_train_step(task, optimizer, config, norm, self.groups)
+        self.replicates = config.parallel.backend == "pmap"
+        axis = REPLICAS if self.replicates else None
+        step = make_train_step(task, optimizer, config, norm, self.groups, axis)
         self._train_step = map_step(step, self._key) if several else step
         self._compiled: dict[Any, Any] = {}
 
@@ -178,8 +181,11 @@ class Programs:
 
     def jit_train(self) -> Any:
         """The jitted, not yet compiled, scanned step."""
+        steps = scan_steps(self._train_step)
+        if self.replicates:
+            steps = map_replicas(steps, self.mesh, len(self._leading(1)))
         return jax.jit(
-            scan_steps(self._train_step),
+            steps,
             in_shardings=(self.state_shardings, self.blocks_sharding),
             out_shardings=(self.state_shardings, NamedSharding(self.mesh, P())),
             donate_argnums=0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ def make_train_step(
     config: Config,
     norm: Callable[[Any], jax.Array] = optax.tree.norm,
     groups: Groups = ALL_ALIKE,
+    axis: str | None = None,
 ) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """Returns `train_step(state, batch, key=that of config.seed) -> (state, report)`.
 
@@ -32,22 +34,27 @@ def make_train_step(
     their number once: accumulation equals one big batch, however the padding falls. Randomness is a
     function of (seed, step, microbatch). `norm` makes of the gradients the `gradient_norm` of the
     rows. `report` holds scalars: `loss` and `first_bad_step`. What `groups` freezes is a constant
-    of the loss: no gradient of it is taken; a task may let some of it follow the others.
+    of the loss: no gradient of it is taken; a task may let some of it follow the others. With an
+    `axis`, that of a `pmap`, the batch is this replica's part: gradients and sums are added up over
+    all, and each draws its own random numbers.
     """
     seed, parts, ema_decay = config.seed, config.optim.num_microbatches, config.optim.ema_decay
     log_every = config.log.every_steps
+    add_up = functools.partial(_add_up, axis)
 
     def train_step(
         state: State, batch: Batch, key: jax.Array | None = None
     ) -> tuple[State, dict[str, jax.Array]]:
         """One optimizer step."""
         key = jax.random.fold_in(jax.random.key(seed) if key is None else key, state.step)
+        if axis is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
         old = groups.trained(state.params)
 
         def find_loss(trained: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
             return task.loss(fill_leaves(trained, state.params), batch, key)
 
-        gradients, sums = accumulate(find_loss, old, batch, key, parts)
+        gradients, sums = accumulate(find_loss, old, batch, key, parts, add_up)
         gradients = groups.hold_back(gradients, state.step)
         weight = jnp.maximum(sums["weight"], 1.0)
         updates, opt_state = optimizer.update(gradients, state.opt_state, old)
@@ -68,7 +75,7 @@ def make_train_step(
                     "task": sums,
                     "gradient_norm": norm(gradients),
                     "num_steps": 1.0,
-                    "skipped": (1 - batch["mask"]).sum(),
+                    "skipped": add_up((1 - batch["mask"]).sum()),
                 },
                 log_every,
             ),
@@ -90,20 +97,26 @@ def scan_steps(train_step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def accumulate(
-    find_loss: Loss, params: Any, batch: Batch, key: jax.Array, parts: int
+    find_loss: Loss,
+    params: Any,
+    batch: Batch,
+    key: jax.Array,
+    parts: int,
+    add_up: Callable[[Any], Any] = lambda tree: tree,
 ) -> tuple[Any, Any]:
     """Gradient of the mean loss, and metric sums, over `parts` microbatches in turn.
 
-    `find_loss(params, batch, key)` gives the sum of the losses and the metric sums.
+    `find_loss(params, batch, key)` gives the sum of the losses and the metric sums; `add_up` adds a
+    tree up over replicas.
     """
     if parts == 1:
 
         def mean_loss(params: Any) -> tuple[jax.Array, Any]:
             # Divided here, the few numbers of the outputs are, not every gradient.
             loss_sum, sums = find_loss(params, batch, key)
-            return loss_sum / jnp.maximum(sums["weight"], 1.0), sums
+            return loss_sum / jnp.maximum(add_up(sums["weight"]), 1.0), sums
 
-        return jax.grad(mean_loss, has_aux=True)(params)
+        return add_up(jax.grad(mean_loss, has_aux=True)(params))
     gradient = jax.grad(find_loss, has_aux=True)
 
     # Rows i, i + parts, ... form microbatch i: each device keeps the rows it has.
@@ -118,9 +131,14 @@ def accumulate(
     micro = jax.tree.map(split, batch)
     shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], micro), key)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    gradients, sums = jax.lax.scan(body, zeros, (jnp.arange(parts), micro))[0]
+    gradients, sums = add_up(jax.lax.scan(body, zeros, (jnp.arange(parts), micro))[0])
     weight = jnp.maximum(sums["weight"], 1.0)
     return jax.tree.map(lambda g: (g / weight).astype(g.dtype), gradients), sums
+
+
+def _add_up(axis: str | None, tree: Any) -> Any:
+    """A tree added up over the replicas of a mapped axis."""
+    return tree if axis is None else jax.lax.psum(tree, axis)
 
 
 def find_norm(tree: Any) -> jax.Array:
