@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from zoo.config import Config
 from zoo.evaluation.passes import make_eval_step
 from zoo.optim import make_groups, make_optimizer
-from zoo.parallel import DATA_AXES, choose_specs
+from zoo.parallel import DATA_AXES, choose_specs, constrain_activations
 from zoo.parallel.rules import like_params
 from zoo.train.replicas import REPLICAS, map_replicas
 from zoo.train.seeds import SEED_AXES, make_keys, map_step, pick_seed, place_seeds
@@ -184,6 +184,8 @@ class Programs:
         steps = scan_steps(self._train_step)
         if self.replicates:
             steps = map_replicas(steps, self.mesh, len(self._leading(1)))
+        else:
+            steps = constrain_activations(steps, self.mesh)
         return jax.jit(
             steps,
             in_shardings=(self.state_shardings, self.blocks_sharding),
@@ -204,7 +206,7 @@ class Programs:
         key = (name, *((k, v.shape) for k, v in sorted(batch.items())))
         if key not in self._compiled:
             jitted = jax.jit(
-                function,
+                constrain_activations(function, self.mesh),
                 in_shardings=(self._one_sharding.params, self.batch_sharding),
                 out_shardings=NamedSharding(self.mesh, out),
             )
