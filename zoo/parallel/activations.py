@@ -21,12 +21,16 @@ from zoo.parallel.mesh import DATA_AXES
 from zoo.tree import STACK
 
 STREAM = (DATA_AXES, ("context", "tensor"), None)
+FAN = (DATA_AXES, "context", "tensor")
 # Each output of these is `b t d`. Between blocks the tokens lie over `tensor` too, where that
 # divides them (Korthikanti et al. 2022): what the backward pass keeps is there once, not once a
 # device.
 ACTIVATIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"(^|/)embed(_target)?$", STREAM),
     (rf"(^|/){STACK}(/\d+)?$", STREAM),
+    # Inside a block heads and hidden units lie over `tensor`, as the kernels' rules have them.
+    (r"(attn|cross)/(q|k|v)$", FAN),
+    (r"mlp/(fc1|gate)$", FAN),
 )
 
 
