@@ -192,9 +192,11 @@ def test_fit_without_a_workdir_writes_nothing(tmp_path, monkeypatch):
 
 
 def test_the_progress_line_says_mfu_where_the_peak_is_known(monkeypatch, capsys):
-    from zoo.train import progress
+    from zoo.parallel.chips import CHIPS
 
-    monkeypatch.setitem(progress.PEAK_FLOPS, jax.devices()[0].device_kind, 1e12)
+    kind = jax.devices()[0].device_kind
+    known = dataclasses.replace(CHIPS["v4"], flops=1e12, kinds=(kind,))
+    monkeypatch.setitem(CHIPS, "this", known)
     zoo.fit(small_config(log=LogConfig(every_steps=2, tensorboard=False, picture=False)))
     told = capsys.readouterr().out
     for part in ("MFU", "steps/s", "examples/s", "ETA", "loss", "compiled 1 step a call"):

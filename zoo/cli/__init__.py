@@ -12,6 +12,7 @@ from zoo.cli.evaluate import evaluate
 from zoo.cli.explain import explain
 from zoo.cli.generate import generate
 from zoo.cli.models import convert, info, list_, parity
+from zoo.cli.plan import plan
 from zoo.cli.predict import embed, fill, predict
 from zoo.cli.reproduce import reproduce
 from zoo.cli.training import config, doctor, runs, train
@@ -25,6 +26,7 @@ usage: zoo VERB ...        zoo VERB --help says more
 
   train     train a recipe
   config    show a recipe's resolved config
+  plan      what a recipe needs and takes on machines that need not be there
   reproduce a recipe run again, and its stated number compared
   runs      runs side by side, and their curves in one picture
   list      models with their parameters and FLOPs
@@ -45,6 +47,7 @@ Verb = Callable[[Sequence[str]], int | None]  # None: done
 VERBS: dict[str, Verb] = {
     "train": train,
     "config": config,
+    "plan": plan,
     "reproduce": reproduce,
     "runs": runs,
     "list": list_,

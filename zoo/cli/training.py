@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zoo.cli.plan import plan_flags
 from zoo.cli.words import DONE, FOUND, asks_help
 from zoo.config import UserError, make_config, parse_command, show_config
 
@@ -19,6 +20,7 @@ TensorBoard. The same command in the same DIR goes on where it was cut off.
   --config.model.arguments.depth=6        a field of the model
 
 All keys with their types and meanings:  zoo config FILE
+What it needs on machines elsewhere:     python train.py --config FILE --plan v5e:16x16
 A first look, seconds on made-up data:   python train.py --config FILE:quick --workdir /tmp/look
 
 exit codes: 0 done, 2 a mistake in the command or config, 70 the loss was not finite,
@@ -50,11 +52,13 @@ data, and gives a line of advice for each thing that is wrong.
 exit codes: 0 all is well, 3 something was found"""
 
 
-def train(argv: Sequence[str]) -> None:
+def train(argv: Sequence[str]) -> int | None:
     """`zoo train --config FILE --workdir DIR`."""
     if asks_help(argv):
         print(TRAIN_HELP)
-        return
+        return DONE
+    if any(word == "--plan" or word.startswith("--plan=") for word in argv):
+        return plan_flags(argv)
     flags = parse_command(argv, ["workdir"])
     for needed in ("config", "workdir"):
         if needed not in flags:
@@ -68,6 +72,7 @@ def train(argv: Sequence[str]) -> None:
     from zoo.train import fit  # jax is imported only for a command that is right
 
     fit(config, flags["workdir"])
+    return DONE
 
 
 def config(argv: Sequence[str]) -> None:

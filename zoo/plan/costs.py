@@ -43,7 +43,7 @@ class Costs:
 
     @property
     def sent_bytes(self) -> float:
-        return sum(sent for _, sent in self.collectives.values())
+        return float(sum(sent for _, sent in self.collectives.values()))
 
 
 def find_costs(module: Module) -> Costs:
@@ -176,9 +176,9 @@ def _read_inside(parameter: Instruction, fused: Computation) -> float:
     if any(x.opcode == "dynamic-update-slice" and x.operands[0] == parameter.name for x in users):
         return 0.0  # written in place
     if users and all(x.opcode in ("dynamic-slice", "slice", "gather") for x in users):
-        return sum(x.num_bytes for x in users)
+        return float(sum(x.num_bytes for x in users))
     return math.inf
 
 
 def _off_chip(one: Instruction) -> float:
-    return sum(array.num_bytes for array in one.outputs if not array.on_chip)
+    return float(sum(array.num_bytes for array in one.outputs if not array.on_chip))

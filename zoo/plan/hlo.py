@@ -34,7 +34,7 @@ class Array:
         if width is None:
             digits = re.search(r"\d+", self.dtype)
             width = int(digits.group()) / 8 if digits else 0
-        return width * math.prod(self.shape)
+        return float(width * math.prod(self.shape))
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Instruction:
 
     @property
     def num_bytes(self) -> float:
-        return sum(array.num_bytes for array in self.outputs)
+        return float(sum(array.num_bytes for array in self.outputs))
 
 
 @dataclass

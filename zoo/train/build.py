@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +63,15 @@ class Parts:
     start: Start | None = None  # of `init_from`
 
 
-def build(config: Config, dataset: Dataset | None = None) -> Parts:
-    """Builds all parts, the cheap checks first. Raises UserError on what does not fit together."""
+def build(
+    config: Config, dataset: Dataset | None = None, devices: Sequence[Any] | None = None
+) -> Parts:
+    """Builds all parts, the cheap checks first, for all devices or those given, which may be of a
+    machine that is not there. Raises UserError on what does not fit together."""
     head = getattr(TASKS.get(config.task.name), "head", None)
     _check_alone(config)
     schedule = jax.jit(make_schedule(config.optim, config.train.num_steps))
-    mesh = make_mesh(config.parallel)
+    mesh = make_mesh(config.parallel, devices)
     num_shares = count_shares(mesh)
     micro = config.train.batch_size // config.optim.num_microbatches
     local_rows(micro, num_shares, _batch_key(config))

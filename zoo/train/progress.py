@@ -6,21 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.parallel.chips import find_chip
 from zoo.train.seeds import Spread
-
-# Peak bf16 (dense) FLOP/s of a chip, from the makers' data sheets, by jax's device_kind.
-PEAK_FLOPS = {
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    "TPU v3": 123e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-}
 
 
 class Progress:
@@ -35,7 +22,8 @@ class Progress:
 
         self._num_steps, self._batch_size = num_steps, batch_size
         device = jax.devices()[0]
-        peak = PEAK_FLOPS.get(device.device_kind, 0) * jax.device_count()
+        chip = find_chip(device.device_kind)
+        peak = chip.flops * jax.device_count() if chip else 0.0
         self._flops_share = flops_per_step / peak if peak else 0.0
         self._console = Console()
         self._wanted = show
