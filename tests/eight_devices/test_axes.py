@@ -8,22 +8,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import small_config
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import zoo
-from zoo.config import ParallelConfig
-from zoo.parallel import DATA_AXES, choose_specs, make_mesh, share_context
+from zoo.config import ModelConfig, ParallelConfig, TrainConfig
+from zoo.parallel import (
+    DATA_AXES,
+    choose_specs,
+    constrain_activations,
+    make_mesh,
+    share_context,
+)
+from zoo.train.build import build
 from zoo.tree import named_leaves
 
 SMALL = {"width": 16, "depth": 2, "num_heads": 4}
 TEXT = {**SMALL, "hidden": 32, "vocab_size": 32}
 IMAGES = {"image_size": (8, 8), "patch_size": 4}
 RANDOM = np.random.default_rng(0)
-TOKENS, SOURCE = RANDOM.integers(0, 32, size=(2, 8, 6)).astype(np.int32)
+TOKENS = RANDOM.integers(0, 32, size=(8, 8)).astype(np.int32)  # divides over context and tensor
+SOURCE = RANDOM.integers(0, 32, size=(8, 6)).astype(np.int32)
 PIXELS = RANDOM.normal(size=(8, 8, 8, 3)).astype(np.float32)
 TOWERS = {"text_width": 16, "text_depth": 2, "text_num_heads": 4, "text_hidden": 32}
-EXPERTS = {"num_experts": 8, "gated": True, "mlp_bias": False, "num_positions": 6}
+EXPERTS = {"num_experts": 8, "gated": True, "mlp_bias": False, "num_positions": 8}
 KINDS = {
     "mlp": ("mlp", {"widths": (32, 32), "num_outputs": 4, "input_shape": (8, 8, 3)}, (PIXELS,)),
     "vit": ("vit_ti16", {**SMALL, **IMAGES, "hidden": 32, "num_classes": 4}, (PIXELS,)),
@@ -62,7 +71,7 @@ def find_gradient(kind, how="gather", **sizes):
         return (output * jnp.cos(jnp.arange(output.size)).reshape(output.shape)).mean()
 
     rows, whole = NamedSharding(mesh, P(DATA_AXES)), NamedSharding(mesh, P())
-    run = jax.value_and_grad(loss)
+    run = jax.value_and_grad(constrain_activations(loss, mesh))
     run = jax.jit(run, in_shardings=(places, rows), out_shardings=(whole, places))
     value, grads = run(params, inputs)
     return float(value), {path: np.asarray(x) for path, x in named_leaves(grads).items()}
@@ -80,6 +89,12 @@ def check(kind, how, sizes):
         np.testing.assert_allclose(grads[path], grad, rtol=1e-5, atol=atol, err_msg=path)
 
 
+@pytest.mark.parametrize("kind", ["vit", "encoder_decoder", "experts_of_places", "two_towers"])
+def test_a_mix(kind):
+    check(kind, "gather", {"fsdp": 2, "tensor": 2, "context": 2})
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", MIXES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_mixes(kind, sizes):
@@ -93,6 +108,44 @@ def test_each_axis_alone(kind, sizes):
     check(kind, "gather", sizes)
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+@pytest.mark.parametrize(
+    "kind", ["decoder", pytest.param("encoder_decoder", marks=pytest.mark.slow)]
+)
 def test_keys_and_values_that_go_round(kind):
     check(kind, "ring", {"fsdp": 2, "tensor": 2, "context": 2})
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_memory_falls_with_the_devices(count):
+    """Parameters and optimizer state of one device, of a model whose every matrix divides."""
+    config = small_config(
+        model=ModelConfig("mlp", {"widths": (256, 256)}),
+        parallel=ParallelConfig(data=8 // count, fsdp=count),
+        train=TrainConfig(batch_size=16),
+    )
+    state = build(config).programs.init_state()
+    held = whole = 0
+    for leaf in jax.tree.leaves((state.params, state.opt_state)):
+        held += leaf.addressable_shards[0].data.nbytes
+        whole += leaf.nbytes
+    assert whole / count <= held < whole / count * 1.05  # biases are whole on each
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes"),
+    [
+        ("mlp", {"fc1/kernel": ("fsdp", "tensor"), "fc2/kernel": ("tensor", "fsdp")}),
+        ("experts", {
+            "blocks/mlp/experts/fc1/kernel": (None, "expert", "fsdp", "tensor"),
+            "blocks/mlp/experts/gate/kernel": (None, "expert", "fsdp", "tensor"),
+            "blocks/mlp/experts/fc2/kernel": (None, "expert", "tensor", "fsdp"),
+            "blocks/mlp/router/kernel": (None,),
+            "embed/embedding": (None, "fsdp"),
+        }),
+    ],
+)  # fmt: skip
+def test_specifications(kind, axes):
+    _, params, _ = make_inputs(kind)
+    sizes = {"data": 1, "fsdp": 2, "tensor": 2, "expert": 2}
+    specs = named_leaves(choose_specs(params, make_mesh(ParallelConfig(**sizes))))
+    assert {path: tuple(specs[path]) for path in axes} == axes

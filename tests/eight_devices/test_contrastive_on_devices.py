@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import zoo
-from zoo.parallel import DATA_AXES
+from zoo.config import ParallelConfig
+from zoo.parallel import DATA_AXES, make_mesh
 from zoo.tasks.contrastive import Contrastive
 from zoo.tree import named_leaves
 
@@ -37,8 +38,7 @@ def test_loss_and_gradients_are_those_of_one_device(name):
     batch["mask"][-1] = 0  # a row of padding
 
     def find(devices, batch):
-        auto, some = (AxisType.Auto,) * 2, jax.devices()[:devices]
-        mesh = jax.make_mesh((devices, 1), DATA_AXES, axis_types=auto, devices=some)
+        mesh = make_mesh(ParallelConfig(), jax.devices()[:devices])
         rows, whole = NamedSharding(mesh, P(DATA_AXES)), NamedSharding(mesh, P())
         run = jax.value_and_grad(lambda p, b: task.loss(p, b, None), has_aux=True)
         return jax.jit(run, in_shardings=(whole, rows))(params, batch)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import SMALL_VIT, small_config
 from etils import epath
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import zoo
@@ -26,7 +26,13 @@ from zoo.config import (
     UserError,
 )
 from zoo.evaluation.passes import run_batches
-from zoo.parallel import DATA_AXES, choose_specs, place_batch
+from zoo.parallel import (
+    DATA_AXES,
+    choose_specs,
+    constrain_activations,
+    make_mesh,
+    place_batch,
+)
 from zoo.train.build import build, eval_batches
 from zoo.train.compile import Programs
 from zoo.train.rows import read_rows
@@ -58,6 +64,11 @@ TEXT = {
     "data": DataConfig("synthetic:embedded:stdlib", tokenizer="chars", length=16),
     "task": TaskConfig("causal_lm"),
 }
+
+
+def slow(*case):
+    """A case of the slow tests."""
+    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 def make_config(parallel, model=VIT):
@@ -94,10 +105,7 @@ def run_alone(name):
     """The same on a mesh of one device."""
     config = make_config(ParallelConfig(), MODELS[name])
     parts = build(config)
-    axes = ("data", "fsdp", "tensor")
-    mesh = jax.make_mesh(
-        (1, 1, 1), axes, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1]
-    )
+    mesh = make_family_mesh((1, 1, 1))
     return run(parts, Programs(config, parts.task, mesh, parts.programs.batch_shapes))
 
 
@@ -116,19 +124,19 @@ def test_seeds_on_a_mesh_are_their_single_runs():
     ("name", "sizes"),
     [
         ("vit", (2, 4, 1)),
-        ("vit_mean_scanned", (8, 1, 1)),
+        slow("vit_mean_scanned", (8, 1, 1)),
         ("vit_mean_scanned", (1, 4, 2)),
-        ("vit_mean_scanned", (2, 2, 2)),
-        ("vit_map", (2, 2, 2)),
-        ("vit_more", (2, 2, 2)),
+        slow("vit_mean_scanned", (2, 2, 2)),
+        slow("vit_map", (2, 2, 2)),
+        slow("vit_more", (2, 2, 2)),
         ("mixer", (2, 2, 2)),
-        ("mixer_scanned", (1, 4, 2)),
-        ("mlp", (1, 2, 4)),
+        slow("mixer_scanned", (1, 4, 2)),
+        slow("mlp", (1, 2, 4)),
         ("mlp", (2, 2, 2)),
-        ("gpt", (2, 2, 2)),
-        ("gpt_scanned", (1, 4, 2)),
-        ("gpt_scanned", (2, 2, 2)),
-        ("gpt_windows", (2, 2, 2)),
+        slow("gpt", (2, 2, 2)),
+        slow("gpt_scanned", (1, 4, 2)),
+        slow("gpt_scanned", (2, 2, 2)),
+        slow("gpt_windows", (2, 2, 2)),
         ("gpt_experts", (2, 2, 2)),
     ],
     ids=str,
@@ -212,7 +220,7 @@ def test_resume_on_another_mesh_keeps_the_order(tmp_path):
         (
             ParallelConfig(3, 1, 1),
             TrainConfig(24),
-            "data=3, fsdp=1, tensor=1 does not fit 8 devices",
+            "parallel: data=3 does not fit 8 devices",
         ),
         (
             ParallelConfig(),
@@ -282,7 +290,7 @@ def find_gradient(name, scan, mesh):
         return (output * jnp.cos(jnp.arange(output.size)).reshape(output.shape)).sum()
 
     run = jax.jit(
-        jax.value_and_grad(loss),
+        jax.value_and_grad(constrain_activations(loss, mesh)),
         in_shardings=(places, rows),
         out_shardings=(NamedSharding(mesh, P()), places),
     )
@@ -291,14 +299,7 @@ def find_gradient(name, scan, mesh):
 
 
 def make_family_mesh(sizes):
-    devices = jax.devices()[: math.prod(sizes)]
-    axes = ("data", "fsdp", "tensor")
-    return jax.make_mesh(sizes, axes, axis_types=(AxisType.Auto,) * 3, devices=devices)
-
-
-def slow(*case):
-    """A case of the slow tests."""
-    return pytest.param(*case, marks=pytest.mark.slow)
+    return make_mesh(ParallelConfig(*sizes), jax.devices()[: math.prod(sizes)])
 
 
 find_gradient_alone = functools.cache(
@@ -309,19 +310,19 @@ find_gradient_alone = functools.cache(
 @pytest.mark.parametrize(
     ("name", "scan", "sizes"),
     [
-        ("bert", False, (2, 2, 2)),
+        slow("bert", False, (2, 2, 2)),
         slow("bert", True, (1, 4, 2)),
         ("bert_sequence", False, (1, 2, 4)),
-        ("albert", True, (2, 2, 2)),
+        slow("albert", True, (2, 2, 2)),
         slow("electra", False, (2, 2, 2)),
         ("llama", False, (1, 2, 4)),  # half a key/value head a device
         slow("llama", True, (2, 2, 2)),
-        ("mae", False, (2, 2, 2)),
+        slow("mae", False, (2, 2, 2)),
         slow("mae", True, (1, 4, 2)),
-        ("t5", False, (2, 2, 2)),
+        slow("t5", False, (2, 2, 2)),
         slow("t5", True, (1, 4, 2)),
         slow("bart", False, (2, 2, 2)),
-        ("siglip", False, (2, 2, 2)),
+        slow("siglip", False, (2, 2, 2)),
         slow("clip", True, (1, 4, 2)),
     ],
     ids=str,

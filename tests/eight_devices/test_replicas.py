@@ -39,7 +39,7 @@ def follow(config):
     return seen, jax.device_get(state)
 
 
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("parts", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_jit_and_pmap_agree_at_each_step(parts):
     def run(backend):
         config = make_config(backend)

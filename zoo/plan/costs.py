@@ -54,8 +54,8 @@ def find_costs(module: Module) -> Costs:
     for one, computation, times, fused in module.walk():
         if one.opcode in ("dot", "convolution"):
             flops += times * count_product(one, computation)
-        kind = one.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
+        if one.opcode.removesuffix("-start") in COLLECTIVES:
+            kind = name_collective(one, computation)
             counts[kind] += times
             sent[kind] += times * count_sent(kind, one)
         if not fused and one.opcode not in FREE and not one.opcode.endswith("-done"):
@@ -116,6 +116,15 @@ def _numbers(pattern: str, text: str) -> list[int]:
     return [int(n) for n in found.group(1).split(",") if n] if found else []
 
 
+def name_collective(one: Instruction, computation: Computation) -> str:
+    """The kind of a collective. The TPU compiler writes a reduce-scatter as the fusion of an
+    all-reduce and of the slice that a chip keeps."""
+    kind = one.opcode.removesuffix("-start")
+    root = next((x for x in computation.instructions.values() if x.is_root), one)
+    cuts = root.opcode == "dynamic-slice" and one.name in root.operands[:1]
+    return "reduce-scatter" if kind == "all-reduce" and cuts else kind
+
+
 def count_sent(kind: str, one: Instruction) -> float:
     """Bytes that a chip sends, in the best ring."""
     size = find_group(one.text)
@@ -127,7 +136,7 @@ def count_sent(kind: str, one: Instruction) -> float:
     if kind == "collective-permute":
         return total
     share = (size - 1) / size
-    if kind == "reduce-scatter":  # the output is one part
+    if one.opcode == "reduce-scatter":  # the output is one part
         return total * (size - 1)
     return total * share * (2 if kind == "all-reduce" else 1)
 

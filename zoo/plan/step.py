@@ -102,9 +102,11 @@ def compile_step(config: Config, devices: Sequence[Any], room: float) -> Compile
         return CompiledStep(parts, memory, None, time.perf_counter() - start, False)
     seconds = time.perf_counter() - start
     found = compiled.memory_analysis()
-    temporaries, code = found.temp_size_in_bytes, found.generated_code_size_in_bytes
-    total = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    memory = Memory(**shares, temporaries=temporaries, code=code, total=total + temporaries + code)
+    temporaries = float(found.temp_size_in_bytes)
+    code = float(found.generated_code_size_in_bytes)
+    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    total = kept + temporaries + code
+    memory = Memory(**shares, temporaries=temporaries, code=code, total=total)
     costs = find_costs(parse_module(compiled.as_text()))
     return CompiledStep(parts, memory, costs, seconds, memory.total <= room)
 
