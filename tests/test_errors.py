@@ -35,7 +35,7 @@ def attempt(capsys, *words):
         (["--config", "configs/mlp_digits.py:quik"], "did you mean 'quick'"),
         (
             ["--config", QUICK, "--config.parallel.fsdp=3"],
-            "fsdp=3, tensor=1 does not fit 1 device ",
+            "fsdp=3 does not fit 1 device ",
         ),
         (["--config", QUICK, "--config.optim.num_microbatches=3"], "not divisible"),
         (

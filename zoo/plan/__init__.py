@@ -174,8 +174,13 @@ def describe_costs(plan: Plan) -> list[str]:
 
     rows = [
         ("a step, a chip", "times", "amount", "at least"),
-        ("arithmetic", "", f"{show_count(costs.flops)}FLOP", show(times and times.arithmetic)),
-        ("memory", "", f"{show_count(costs.num_bytes)}B", show(times and times.memory)),
+        (
+            "arithmetic",
+            "",
+            f"{show_count(costs.flops)}FLOP",
+            show(times.arithmetic if times else None),
+        ),
+        ("memory", "", f"{show_count(costs.num_bytes)}B", show(times.memory if times else None)),
         *(
             (kind, f"{count:,.0f}", f"{show_count(sent)}B", "")
             for kind, (count, sent) in costs.collectives.items()
@@ -183,7 +188,7 @@ def describe_costs(plan: Plan) -> list[str]:
     ]
     if costs.collectives:
         sent = f"{show_count(costs.sent_bytes)}B"
-        rows += [("network", "", sent, show(times and times.network))]
+        rows += [("network", "", sent, show(times.network if times else None))]
     lines = align(rows, right=(1, 2, 3))
     if costs.unknown_loops:
         lines += [f"{costs.unknown_loops} loops whose number of turns is not known count once"]

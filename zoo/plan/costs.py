@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +49,8 @@ class Costs:
 def find_costs(module: Module) -> Costs:
     """The costs of a module."""
     flops = traffic = 0.0
-    counts: Counter[str] = Counter()
-    sent: Counter[str] = Counter()
+    counts: defaultdict[str, float] = defaultdict(float)
+    sent: defaultdict[str, float] = defaultdict(float)
     for one, computation, times, fused in module.walk():
         if one.opcode in ("dot", "convolution"):
             flops += times * count_product(one, computation)

@@ -34,9 +34,8 @@ def make_train_step(
     their number once: accumulation equals one big batch, however the padding falls. Randomness is a
     function of (seed, step, microbatch). `norm` makes of the gradients the `gradient_norm` of the
     rows. `report` holds scalars: `loss` and `first_bad_step`. What `groups` freezes is a constant
-    of the loss: no gradient of it is taken; a task may let some of it follow the others. With an
-    `axis`, that of a `pmap`, the batch is this replica's part: gradients and sums are added up over
-    all, and each draws its own random numbers.
+    of the loss: no gradient of it is taken; a task may let some of it follow the others. Over the
+    `axis` of a `pmap` gradients and sums are added up, and each replica draws its own randomness.
     """
     seed, parts, ema_decay = config.seed, config.optim.num_microbatches, config.optim.ema_decay
     log_every = config.log.every_steps
@@ -63,22 +62,19 @@ def make_train_step(
         if hasattr(task, "follow"):
             params = task.follow(params, sums, state.step)
         loss = sums["loss"] / weight
+        own_sums = {
+            "task": sums,
+            "gradient_norm": norm(gradients),
+            "num_steps": 1.0,
+            "skipped": add_up((1 - batch["mask"]).sum()),
+        }
         bad = (state.first_bad_step < 0) & ~jnp.isfinite(loss)
         new = State(
             step=state.step + 1,
             params=params,
             ema=None if ema_decay is None else average(state.ema, trained, ema_decay, state.step),
             opt_state=opt_state,
-            sums=add_sums(
-                state,
-                {
-                    "task": sums,
-                    "gradient_norm": norm(gradients),
-                    "num_steps": 1.0,
-                    "skipped": add_up((1 - batch["mask"]).sum()),
-                },
-                log_every,
-            ),
+            sums=add_sums(state, own_sums, log_every),
             first_bad_step=jnp.where(bad, state.step + 1, state.first_bad_step),
         )
         return new, {"loss": loss, "first_bad_step": new.first_bad_step}
