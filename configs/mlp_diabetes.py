@@ -6,8 +6,7 @@
 Must reach: R² 0.471, mean of the five folds (ridge regression on the same folds, less 0.02).
 Reached: 0.496, mean of seeds 0, 1, 2 (0.498, 0.494, 0.495); ridge 0.491. Decay and length were
 chosen on a fifth of each training part.
-`:classic` is the network of textbooks, 10-50-1, as it is: no dropout, no decay. Not run to its end
-yet: no number is claimed of it.
+`:classic` is the network of textbooks, 10-50-1, as it is, no dropout, no decay: 0.490 (seed 0).
 """
 
 from __future__ import annotations
