@@ -9,7 +9,7 @@ Liu et al. 2019). `small` is for 2 CPU cores: WordPiece of 4,096 tokens, four la
 embedding of 128, rows of 128 tokens, 3.8 M parameters, 3,000 steps of 32 rows: the text four times.
 `whole_word` hides all pieces of a word together. Nothing is downloaded; the text differs between
 versions of Python. The metrics tell beside loss and accuracy those of the best unigram.
-Reached (`small`, one seed, 84 minutes on one busy CPU core): of the hidden tokens of held-out
+Reached (`small`, one seed, 75 minutes of one CPU core): of the hidden tokens of held-out
 packages 0.182 are guessed, at a loss of 4.90; the best unigram has 0.058 and 5.62.
 """
 
