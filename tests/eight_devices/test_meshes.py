@@ -123,13 +123,13 @@ def test_seeds_on_a_mesh_are_their_single_runs():
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("vit", (2, 4, 1)),
+        slow("vit", (2, 4, 1)),
         slow("vit_mean_scanned", (8, 1, 1)),
         ("vit_mean_scanned", (1, 4, 2)),
         slow("vit_mean_scanned", (2, 2, 2)),
         slow("vit_map", (2, 2, 2)),
         slow("vit_more", (2, 2, 2)),
-        ("mixer", (2, 2, 2)),
+        slow("mixer", (2, 2, 2)),
         slow("mixer_scanned", (1, 4, 2)),
         slow("mlp", (1, 2, 4)),
         ("mlp", (2, 2, 2)),
@@ -347,6 +347,7 @@ def test_every_matrix_of_a_t5_block_is_divided_in_both_directions():
     assert found == {"fc1": outward, "gate": outward, "fc2": inward}
 
 
+@pytest.mark.slow
 def test_a_frozen_part_and_layers_at_their_own_rate_train_alike_on_every_mesh():
     """Moments and average of what trains lie with it; what is frozen has neither."""
     rules = (("^(embed|pos|cls)", {"frozen": True}), ("^head", {"from_step": 1}))
