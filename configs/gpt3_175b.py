@@ -8,7 +8,8 @@
 warm-up and a cosine to a tenth. Here full and not every other layer's attention is dense, and the
 batch does not grow. Parameters and moments are float32, arithmetic bfloat16; blocks are computed
 again on the way back. The text of this recipe is Python's own standard library in bytes: a stand-in
-for your own. *Not run here*: only `:quick` was, and the full-size step compiled (docs/scale.md).
+for your own. *Not run here*: only `:quick` was, and the step with 4 of its 96 layers compiled
+(docs/scale.md).
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def get_config(argument: str = "") -> Config:
             dtype="float32" if small else "bfloat16",
         ),
         data=DataConfig("embedded:stdlib", tokenizer="bytes", length=2048, packing=True),
-        task=TaskConfig("causal_lm"),
+        # Logits at once: in parts each part gathers the embedding and adds up its gradient.
+        task=TaskConfig("causal_lm", {"places": 0}),
         optim=OptimConfig(
             "adamw",
             6e-5,
