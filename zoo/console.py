@@ -39,3 +39,17 @@ def show_bytes(number: int | float) -> str:
         number /= 1024
         units.pop(0)
     return f"{number:.{0 if units[0] == 'B' else 1}f} {units[0]}"
+
+
+def show_time(seconds: float) -> str:
+    """0.0123 -> '12.3 ms', 7200 -> '2 h': three digits and a unit, days at most."""
+    units = [
+        ("us", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("min", 60.0),
+        ("h", 3600.0),
+        ("days", 86400.0),
+    ]
+    name, size = next((u for u in reversed(units) if seconds >= u[1]), units[0])
+    return f"{seconds / size:.3g} {name}"

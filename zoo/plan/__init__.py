@@ -9,7 +9,7 @@ import jax
 
 from zoo.config import Config, UserError
 from zoo.config.checks import check_config
-from zoo.console import align, show_bytes, show_count
+from zoo.console import align, show_bytes, show_count, show_time
 from zoo.parallel.chips import GIB, Chip, find_chip, parse_slice
 from zoo.plan.costs import Costs
 from zoo.plan.estimate import ASSUMPTIONS, HOST_SPEED, Estimate, estimate_step
@@ -128,8 +128,8 @@ def describe_plan(plan: Plan) -> str:
         lines += [*describe_times(plan), ""]
     seconds = plan.checkpoint_bytes / (HOST_SPEED * plan.num_hosts)
     lines += [
-        f"a checkpoint: {show_bytes(plan.checkpoint_bytes)}, {seconds:.0f} s to write; compiled "
-        f"in {plan.compile_seconds:.0f} s",
+        f"a checkpoint: {show_bytes(plan.checkpoint_bytes)}, {show_time(seconds)} to write; "
+        f"compiled in {show_time(plan.compile_seconds)}",
     ]
     if plan.estimate is not None:
         lines += ["assumed:", *(f"  {line}" for line in ASSUMPTIONS)]
@@ -170,7 +170,7 @@ def describe_costs(plan: Plan) -> list[str]:
     assert costs is not None
 
     def show(seconds: float | None) -> str:
-        return "" if seconds is None else f"{seconds * 1e3:,.1f} ms"
+        return "" if seconds is None else show_time(seconds)
 
     rows = [
         ("a step, a chip", "times", "amount", "at least"),
@@ -200,8 +200,8 @@ def describe_times(plan: Plan) -> list[str]:
     times = plan.estimate
     assert times is not None
     return [
-        f"a step: {times.best:.3g} s at best, {times.worst:.3g} s where nothing overlaps",
-        f"{times.rate:,.0f} {times.unit}/s at best, MFU at most {times.mfu:.0%}",
-        f"{plan.num_steps:,} steps: {times.days:.3g} days at best, "
-        f"{times.days * times.worst / times.best:.3g} where nothing overlaps",
+        f"a step: {show_time(times.best)} at best, {show_time(times.worst)} where nothing overlaps",
+        f"{times.rate:,.0f} {times.unit}/s at best, MFU at most {times.mfu:.1%}",
+        f"{plan.num_steps:,} steps: {show_time(plan.num_steps * times.best)} at best, "
+        f"{show_time(plan.num_steps * times.worst)} where nothing overlaps",
     ]

@@ -68,7 +68,7 @@ def make_devices(target: Slice) -> Sequence[Any]:
         return topologies.get_topology_desc(str(target), platform="tpu", **more).devices
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "libtpu" in text.lower() and "divisible" not in text:
+        if "not installed" in text or "libtpu.so" in text:
             raise UserError(
                 f"a plan for {target} needs the TPU compiler: pip install 'zoo-jax[plan]'"
             ) from None
