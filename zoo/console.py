@@ -43,13 +43,7 @@ def show_bytes(number: int | float) -> str:
 
 def show_time(seconds: float) -> str:
     """0.0123 -> '12.3 ms', 7200 -> '2 h': three digits and a unit, days at most."""
-    units = [
-        ("us", 1e-6),
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("min", 60.0),
-        ("h", 3600.0),
-        ("days", 86400.0),
-    ]
-    name, size = next((u for u in reversed(units) if seconds >= u[1]), units[0])
+    units = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "days": 86400.0}
+    fitting = [unit for unit in units.items() if seconds >= 0.9995 * unit[1]]
+    name, size = fitting[-1] if fitting else ("us", 1e-6)
     return f"{seconds / size:.3g} {name}"

@@ -12,6 +12,7 @@ from conftest import small_config
 
 from zoo.cli import main
 from zoo.config import DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig, UserError
+from zoo.console import show_time
 from zoo.plan import describe_plan, make_plan
 from zoo.plan.search import list_meshes, search_plans
 from zoo.plan.step import Memory, find_needed
@@ -79,6 +80,25 @@ def test_json(capsys):
 def test_mistakes(words, line, capsys):
     assert main(words) == 2
     assert line in capsys.readouterr().err
+
+
+def test_without_the_tpu_compiler(monkeypatch, capsys):
+    from jax.experimental import topologies
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("JAX TPU support not installed; cannot generate TPU topology.")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", refuse)
+    assert main(["plan", MLP, "v5e:4x4"]) == 2
+    assert "needs the TPU compiler: pip install 'zoo-jax[plan]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0, "0 us"), (0.0123, "12.3 ms"), (0.9997, "1 s"), (7200.0, "2 h"), (9e6, "104 days")],
+)
+def test_times(seconds, shown):
+    assert show_time(seconds) == shown
 
 
 def test_what_ran_out_of_memory_is_read():
