@@ -167,7 +167,7 @@ def test_vit_killed_five_times_on_eight_devices(tmp_path):
 def test_a_request_to_stop_saves_and_the_same_command_goes_on(tmp_path, number):
     recipe = [*MLP, "--config.checkpoint.every_steps=None"]
     recipe = [w for w in recipe if w != "--config.checkpoint.every_steps=30"]
-    process = start(recipe, tmp_path / "run", cached(tmp_path))
+    process = start(recipe, tmp_path / "run", {})
     while last_step(tmp_path / "run") < 75:
         assert process.poll() is None
         time.sleep(0.01)
@@ -177,7 +177,7 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(tmp_path, number):
     assert f"{number.name}: saved step" in told
     assert "Traceback" not in told
     step, _ = read_state(tmp_path / "run")
-    done = run_command(*command(recipe, tmp_path / "run"), env=cached(tmp_path))
+    done = run_command(*command(recipe, tmp_path / "run"))
     assert done.returncode == 0
     assert f"resuming from step {step}" in done.stdout
 
