@@ -14,7 +14,7 @@ from zoo.cli import main
 from zoo.config import DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig, UserError
 from zoo.console import show_time
 from zoo.plan import describe_plan, make_plan
-from zoo.plan.search import list_meshes, search_plans
+from zoo.plan.search import count_experts, list_meshes, search_plans
 from zoo.plan.step import Memory, find_needed
 
 MLP = "configs/mlp_digits.py:quick"
@@ -140,6 +140,22 @@ def test_a_search_takes_the_lightest_remat_that_fits(make_fake):
     ranked = search_plans(config, "v5e:4x4", 16, 50, told.append, make_fake(1.0))
     assert {c.optim.num_microbatches for c, _ in ranked if c.parallel.tensor == 1} == {2}
     assert len(search_plans(config, "v5e:4x4", 16, 3, told.append, make_fake(2.0))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "count"),
+    [
+        ("mixtral_8x7b", {}, 8),
+        ("gpt2", {"num_experts": 4}, 4),
+        ("mixer_s16", {}, 1),
+        ("mlp", {}, 1),
+    ],
+)
+def test_experts_are_those_of_the_model(name, arguments, count):
+    config = small_config(model=ModelConfig(name, arguments))
+    assert count_experts(config) == count
+    shared = {mesh["expert"] for mesh in list_meshes(config, 16)}
+    assert shared == ({1, 8} if count == 8 else {1})
 
 
 def test_meshes_divide_the_batch(make_fake):

@@ -47,6 +47,7 @@ def constrain_activations(function: Callable[..., Any], mesh: Mesh) -> Callable[
         return function
 
     def constrain(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        """Around each call of a module's method."""
         method = context.method_name
         path = "/".join(context.module.path) + ("" if method == "__call__" else f":{method}")
         found = next((row for row in ACTIVATIONS if re.search(row[0], path)), None)

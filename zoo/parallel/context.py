@@ -42,9 +42,11 @@ def share_context(attend: Callable[..., Any], mesh: Mesh, how: str = "gather") -
         scale: float | None = None,
         cap: float | None = None,
     ) -> Any:
+        """An attention part, of whole arrays."""
         length, num_keys = q.shape[1], k.shape[1]
 
         def part(q: Any, k: Any, v: Any, mask: Any, bias: Any) -> Any:
+            """What one device computes, of its part of the tokens."""
             first = jax.lax.axis_index(CONTEXT) * q.shape[1]
             if how == "ring":
                 places = first + jnp.arange(q.shape[1]) if causal else None

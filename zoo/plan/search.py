@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zoo.config import Config, UserError
+from zoo.console import show_bytes, show_time
 from zoo.plan import Plan, make_plan
+from zoo.train.models import find_factory
 
 TENSOR, EXPERT, CONTEXT = (1, 2, 4, 8), (1, 8), (1, 4)
 REMAT = ("none", "dots", "full")  # from the fastest to the smallest
@@ -57,9 +59,9 @@ def search_plans(
 
 def list_meshes(config: Config, num_chips: int) -> Iterator[dict[str, int]]:
     """Meshes of so many chips on which the batch divides: few ways of sharing products first."""
-    experts = config.model.arguments.get("num_experts") or "mix" in config.model.name
+    experts = [size for size in EXPERT if size == 1 or count_experts(config) % size == 0]
     contexts = CONTEXT if config.data.length >= LONG else (1,)
-    for context, expert, tensor in itertools.product(contexts, EXPERT if experts else (1,), TENSOR):
+    for context, expert, tensor in itertools.product(contexts, experts, TENSOR):
         shares, rest = divmod(num_chips, tensor * context)
         if rest or shares % expert or config.train.batch_size % shares:
             continue
@@ -70,6 +72,14 @@ def list_meshes(config: Config, num_chips: int) -> Iterator[dict[str, int]]:
             "context": context,
             "expert": expert,
         }
+
+
+def count_experts(config: Config) -> int:
+    """Experts of each feed-forward; 1 where it is one. Of a class of the user's own only what the
+    config says is known."""
+    given = config.model.arguments.get("num_experts")
+    factory = None if ":" in config.model.name else find_factory(config.model.name)
+    return given or getattr(factory() if factory else None, "num_experts", None) or 1
 
 
 def list_attempts(config: Config, mesh: dict[str, int]) -> Iterator[Config]:
@@ -115,8 +125,9 @@ def describe(config: Config) -> str:
 
 def describe_result(plan: Plan) -> str:
     """A plan in a few words."""
-    gib = f"{plan.memory.total / 2**30:.1f} GiB"
+    needed, times = show_bytes(plan.memory.total), plan.estimate
     if not plan.fits:
-        return f"{gib}, too much"
-    times = plan.estimate
-    return f"{gib}" + (f", {times.best:.3g} to {times.worst:.3g} s a step" if times else "")
+        return f"{needed}, too much"
+    if times is None:
+        return needed
+    return f"{needed}, a step {show_time(times.best)} to {show_time(times.worst)}"

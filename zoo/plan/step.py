@@ -17,7 +17,7 @@ from zoo.parallel.chips import Slice
 from zoo.plan.costs import Costs, find_costs
 from zoo.plan.hlo import parse_module
 from zoo.train.build import Parts, build
-from zoo.tree import COMPANIONS, named_leaves, own_params
+from zoo.tree import count_params, own_params
 
 # libtpu asks Cloud's metadata server what machine it is on; here there is none.
 QUIET = {
@@ -138,11 +138,10 @@ def find_needed(message: str) -> float | None:
 
 def count_saved(parts: Parts) -> float:
     """Bytes of a checkpoint."""
-    leaves = named_leaves(parts.programs.abstract_state).values()
+    leaves = jax.tree.leaves(parts.programs.abstract_state)
     return sum(float(np.prod(x.shape, dtype=np.float64)) * _width(x.dtype) for x in leaves)
 
 
 def count_model(parts: Parts) -> int:
     """Parameters of the model that is trained."""
-    params = {k: v for k, v in parts.programs.abstract_params.items() if k != COMPANIONS}
-    return sum(int(np.prod(x.shape)) for x in named_leaves(own_params(params)).values())
+    return count_params(own_params(parts.programs.abstract_params))
