@@ -19,6 +19,7 @@ from zoo.config.parse import set_values
 from zoo.models.flops import count_flops
 from zoo.train.build import build
 from zoo.train.compile import Programs
+from zoo.train.loop import flops_per_step
 from zoo.tree import named_leaves, unstack_layers
 
 LORA = {"rank": 2, "targets": "attn/(q|v)$|fc2$"}
@@ -91,6 +92,8 @@ def test_memory_and_arithmetic_of_a_step(run):
     tokens = 16 * 8
     assert missing >= 2 * tokens * (2 * 12 * 16**2 + 50 * 16)
     assert missing <= 2 * tokens * (2 * 12 * 16**2 + 50 * 16 + 4 * 16**2)
+    # MFU counts what is done, not three forward passes.
+    assert flops_per_step(parts) == count_step(programs)
 
 
 def count_step(programs):

@@ -24,6 +24,7 @@ from zoo.train.rows import read_rows
 from zoo.train.seeds import Spread, list_seeds, spread_metrics
 from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped, StopRequest
+from zoo.tree import fill_leaves
 
 
 class Loop:
@@ -276,12 +277,18 @@ class Loop:
 
 
 def flops_per_step(parts: Parts) -> float:
-    """Arithmetic of one training step, of all seeds: three times the forward pass, whatever remat
-    repeats."""
+    """Arithmetic of one training step, of all seeds: three times the forward pass, or less where
+    frozen leaves and teachers need no gradient. What remat repeats is not counted."""
     programs, task = parts.programs, parts.task
-    batch = programs.batch_shapes
-    return (
-        3.0
-        * programs.num_seeds
-        * count_flops(lambda p, b: task.loss(p, b, None), programs.abstract_params, batch)
-    )
+    params, batch, groups = programs.abstract_params, programs.batch_shapes, programs.groups
+
+    def find_gradients(params: Any, batch: Any) -> Any:
+        def find_loss(trained: Any) -> Any:
+            return task.loss(fill_leaves(trained, params), batch, None)
+
+        return jax.grad(find_loss, has_aux=True)(groups.trained(params))
+
+    flops = 3 * count_flops(lambda p, b: task.loss(p, b, None), params, batch)
+    if groups.frozen:
+        flops = min(flops, count_flops(find_gradients, params, batch))
+    return float(programs.num_seeds * flops)
