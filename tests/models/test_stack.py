@@ -78,7 +78,7 @@ def test_scanned_equals_unrolled_with_cache(params):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", "dots", "offload"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_remat_changes_no_gradient(params, scan, remat):
     own = stack_layers(params) if scan else params

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Remat = Literal["none", "full", "dots", "offload"]
+
 
 class UserError(Exception):
     """A mistake of the user's: one line that says what, where and the nearest right answer.
@@ -49,8 +51,10 @@ class ModelConfig:
         {}, "train corrections of init_from's model: rank, alpha, targets (regex), dropout"
     )
     scan_layers: bool = _key(False, "one compiled block scanned over stacked layers")
-    remat: Literal["none", "full", "dots"] = _key(
-        "none", "what the backward pass computes again: nothing, all, all but matrix products"
+    remat: Remat = _key(
+        "none",
+        "what the backward pass computes again: nothing, all, all but matrix products (dots), "
+        "which offload keeps in the host's memory",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = _key(
         "float32", "arithmetic inside the model"

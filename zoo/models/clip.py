@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.config import UserError
+from zoo.config import Remat, UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
 from zoo.models.decoder import join_masks
@@ -98,7 +98,7 @@ class TextTower(nn.Module):
     activation: Activation = "gelu_quick"
     norm_epsilon: float = 1e-5
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     attend: Attend = attend
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -211,7 +211,7 @@ class TwoTowers(nn.Module):
     activation: Activation = "gelu_tanh"
     norm_epsilon: float = 1e-6
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     attend: Attend = attend
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

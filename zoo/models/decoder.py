@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.config import UserError
+from zoo.config import Remat, UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
 from zoo.models.experts import MixtureOfExperts, find_imbalance
@@ -81,7 +81,7 @@ class Decoder(nn.Module):
     attention_dropout: float = 0.0  # of its weights
     initializer_range: float = 0.02
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     attend: Attend = attend
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

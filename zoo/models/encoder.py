@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.config import UserError
+from zoo.config import Remat, UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PostNormBlock
 from zoo.models.decoder import join_masks
@@ -133,7 +133,7 @@ class Encoder(nn.Module):
     attention_dropout: float = 0.0  # of its weights
     initializer_range: float = 0.02
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     attend: Attend = attend
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.config import UserError
+from zoo.config import Remat, UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
 from zoo.models.layers import Activation, FeedForward, make_norm
@@ -135,7 +135,7 @@ class MAE(nn.Module):
     attention_dropout: float = 0.0  # of the encoder's weights
     norm_epsilon: float = 1e-12
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     attend: Attend = attend
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

@@ -6,13 +6,14 @@ their `.npz`. Initialised as there: LeCun-normal matrices, biases and the head z
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from zoo.config import Remat
 from zoo.models.layers import Activation, FeedForward, StochasticDepth, make_norm
 from zoo.models.patches import Size, cut_patches, find_grid, image_spec
 from zoo.models.stack import run_stack
@@ -70,7 +71,7 @@ class Mixer(nn.Module):
     stochastic_depth: float = 0.0  # of the last layer; the first has 0, the rate grows evenly
     norm_epsilon: float = 1e-6
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.config import UserError
+from zoo.config import Remat, UserError
 from zoo.models.attention import Attend, Attention, RelativePositions, attend
 from zoo.models.blocks import PostNormBlock, PreNormBlock
 from zoo.models.decoder import extend_mask, look_back
@@ -184,7 +184,7 @@ class Seq2Seq(nn.Module):
     dropout: float = 0.0
     attention_dropout: float = 0.0  # of its weights
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     attend: Attend = attend
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

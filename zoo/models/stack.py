@@ -16,6 +16,7 @@ from zoo.tree import STACK, layer_name
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": None,  # keep nothing: compute the whole block again
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
 }
 
 

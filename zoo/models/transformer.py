@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.config import UserError
+from zoo.config import Remat, UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PostNormBlock, PreNormBlock
 from zoo.models.decoder import pick_last
@@ -184,7 +184,7 @@ class Transformer(nn.Module):
     attention_dropout: float = 0.0  # of its weights
     initializer_range: float | None = None  # None: as in the paper
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     attend: Attend = attend
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.config import UserError
+from zoo.config import Remat, UserError
 from zoo.models.attention import Attend, Attention, attend
 from zoo.models.blocks import PreNormBlock
 from zoo.models.layers import Activation, FeedForward, LayerScale, drop, make_norm, sincos_positions
@@ -120,7 +120,7 @@ class ViT(nn.Module):
     stochastic_depth: float = 0.0
     norm_epsilon: float = 1e-6
     scan_layers: bool = False
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Remat = "none"
     attend: Attend = attend
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

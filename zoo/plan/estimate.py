@@ -13,7 +13,7 @@ ASSUMPTIONS = (
     "products at the chip's peak in bf16, memory at its full bandwidth",
     "a collective is a ring along one axis of the torus, in both directions, over ICI",
     "at best arithmetic, memory and network wait for each other never, at worst always",
-    "no time for data, evaluation, checkpoints and restarts",
+    "no time for data, evaluation, checkpoints, restarts and what remat offloads to the host",
     "checkpoints are written by all hosts at once, 1 GB/s each",
 )
 HOST_SPEED = 1e9  # bytes a second that a host writes
