@@ -11,6 +11,8 @@ from zoo.metrics import Additive, find_metrics
 WORDS = ["the", "a", "cat", "dog,", "sat", "on", "Mat.", "It's", "3.5", "(well)", "isn't", "ein"]
 WORDS += ["ünder", "猫", "&", "over"]
 
+OVERLAPS = [("bleu", BLEU()), ("bleu_zh", BLEU(tokenize="zh")), ("chrf", CHRF())]
+
 
 def pack(texts, references):
     column = np.empty(len(texts), object)
@@ -45,7 +47,7 @@ def by_sacrebleu(score, records, counts):
     return score.corpus_score(texts, padded).score
 
 
-@pytest.mark.parametrize(("name", "score"), [("bleu", BLEU()), ("chrf", CHRF())])
+@pytest.mark.parametrize(("name", "score"), OVERLAPS)
 @pytest.mark.parametrize("most", [1, 3])
 def test_overlap_as_sacrebleu(name, score, most):
     records = draw_texts(1, most=most)
@@ -58,10 +60,11 @@ def test_overlap_as_sacrebleu(name, score, most):
     assert 10 < values[0] < 90
 
 
-@pytest.mark.parametrize(("name", "score"), [("bleu", BLEU()), ("chrf", CHRF())])
+@pytest.mark.parametrize(("name", "score"), OVERLAPS)
 def test_overlap_of_odd_texts_as_sacrebleu(name, score):
     cases = [("", ("a b",)), ("a b", ("",)), ("x", ("y",)), ("a", ("a",)), ("", ("abc", ""))]
     cases += [("猫 が", ("猫 が いる",)), ("a b c d", ("a b c d",)), ("a b c d e", ("a b c x e",))]
+    cases += [("请更正URL。", ("请输入有效的URL。",))]
     for text, references in cases:
         records = pack([text], [references])
         expected = by_sacrebleu(score, records, [1])

@@ -83,6 +83,7 @@ _add("bleu", overlap.make_bleu)
 _add("chrf", overlap.make_chrf)
 for _which in ("1", "2", "L"):
     _add(f"rouge{_which}", lambda which=_which: overlap.make_rouge(which))
+METRICS.add_pattern(r"bleu_(zh|char|intl)", overlap.make_bleu)  # by sacrebleu's other tokenizers
 METRICS.add_pattern(r"top(\d+)", classes.make_top)
 METRICS.add_pattern(r"(precision|recall|f1)_(\d+)", _make_retrieval)
 METRICS.add_pattern(r"auroc_(\d+)", _make_auroc)

@@ -21,19 +21,21 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 @dataclass(frozen=True)
 class Bleu(Additive):
-    """Corpus BLEU, 0 to 100 (Papineni et al. 2002): the n-grams of sacrebleu's tokenizer `13a`.
+    """Corpus BLEU, 0 to 100 (Papineni et al. 2002): the n-grams of one of sacrebleu's tokenizers.
 
-    Its signature is `nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp`: an order without a match
-    counts as 1 / 2, 1 / 4, ... of one.
+    Its signature is `nrefs:var|case:mixed|eff:no|tok:TOKENIZE|smooth:exp`: an order without a match
+    counts as 1 / 2, 1 / 4, ... of one. `13a` divides at spaces; Chinese has none and needs `zh`.
     """
 
     needs: tuple[str, ...] = TEXTS
+    tokenize: str = "13a"
 
     def statistics(self, records: Records) -> np.ndarray:
         """Of each row 1, its length, that of the nearest reference, matches and all n-grams."""
         from sacrebleu.metrics import BLEU
 
-        count = BLEU(effective_order=True)  # it counts alike and does not warn of single sentences
+        # With effective_order it counts alike and does not warn of single sentences.
+        count = BLEU(tokenize=self.tokenize, effective_order=True)
         rows = []
         for text, references in read_texts(records):
             found = count.sentence_score(text, references)
@@ -131,8 +133,8 @@ def measure_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     return len(a) - row.bit_count()
 
 
-def make_bleu() -> tuple[Bleu]:
-    return (Bleu("bleu"),)
+def make_bleu(tokenize: str = "") -> tuple[Bleu]:
+    return (Bleu(f"bleu_{tokenize}", tokenize=tokenize) if tokenize else Bleu("bleu"),)
 
 
 def make_chrf() -> tuple[Chrf]:
