@@ -35,6 +35,7 @@ QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passe
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test asks JAX for a device."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # commands keep nothing of tests
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", QUICKLY)
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
-    0: {"config", "tree", "registry", "gpu", "memory"},
+    0: {"config", "tree", "registry", "gpu", "memory", "compilation"},
     1: {"models", "tasks", "optim", "data", "parallel", "metrics"},
     2: {"checkpoint", "pretrained"},
     3: {

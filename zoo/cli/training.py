@@ -64,10 +64,12 @@ def train(argv: Sequence[str]) -> int | None:
         if needed not in flags:
             raise UserError(f"--{needed} is missing (see --help)")
     config = make_config(flags.pop("config"), _config_values(flags))
+    from zoo.compilation import keep_compiled
     from zoo.gpu import set_memory_share
     from zoo.memory import keep_freed_memory
 
     set_memory_share(config.parallel.gpu_memory_share)  # before jax can start a GPU
+    keep_compiled(config.data.cache)
     keep_freed_memory()  # before jax starts its threads
     from zoo.train import fit  # jax is imported only for a command that is right
 
