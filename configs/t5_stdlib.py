@@ -10,8 +10,8 @@ for more text than this. `small`: three layers a side, 128 wide, 2,000 pieces, r
 batch: 1.6 M parameters. Whole packages are held out as 'val'. `zoo eval` tells the loss in nats a
 token of what was cut out, for no text is a translation of another here.
 `small` has Adafactor too: an embedding drawn at a deviation of 1 hardly moves under AdamW at 2e-3.
-Reached (`small`, one seed, 23 minutes on 2 CPU cores with other work beside it): 3.88 nats a token on
-held-out packages; of the tokens of the text alone, without sentinels, 5.02, the best unigram 6.19.
+Reached (`small`, one seed, 23 minutes on 2 CPU cores with other work beside it): 3.88 nats a token
+on held-out packages; of the text's own tokens, without sentinels, 5.02, the best unigram 6.19.
 """
 
 from __future__ import annotations
