@@ -7,6 +7,8 @@ import os
 import pathlib
 import platform
 
+from zoo.config import CACHE
+
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 SIZE = "JAX_COMPILATION_CACHE_MAX_SIZE"  # bytes; what was used longest ago goes first
 ENOUGH = 4 * 1024**3
@@ -22,7 +24,7 @@ def keep_compiled(cache: str | None) -> None:
     """
     if FOLDER in os.environ:
         return
-    home = os.path.expanduser(cache or "~/.cache/zoo")  # or a place on object storage
+    home = os.path.expanduser(cache or CACHE)  # or a place on object storage
     os.environ[FOLDER] = os.path.join(home, "compiled", name_processor())
     os.environ.setdefault(SIZE, str(ENOUGH))
 

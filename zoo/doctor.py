@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from zoo.config import CACHE
 from zoo.console import align, show_bytes
 from zoo.gpu import describe_share, find_gpus
 
 DISTRIBUTION = "zoo-jax"
 LITTLE_DISK = 2 * 1024**3  # bytes; a few checkpoints of a base model with its optimizer state
-CACHE = "~/.cache/zoo"
 
 
 @dataclass(frozen=True)

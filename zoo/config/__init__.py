@@ -3,6 +3,7 @@
 from zoo.config.expected import Expected, load_expected
 from zoo.config.parse import load_recipe, make_config, parse_command, parse_options, set_values
 from zoo.config.schema import (
+    CACHE,
     CheckpointConfig,
     Config,
     DataConfig,
@@ -21,6 +22,7 @@ from zoo.config.schema import (
 from zoo.config.show import show_config, to_dict
 
 __all__ = [
+    "CACHE",
     "CheckpointConfig",
     "Config",
     "DataConfig",

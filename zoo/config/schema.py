@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+CACHE = "~/.cache/zoo"  # where prepared data and compiled programs are kept by default
 Remat = Literal["none", "full", "dots", "offload"]
 
 
@@ -80,7 +81,9 @@ class DataConfig:
         None, "folder of published files (default: the variable ZOO_DATA)", decides=False
     )
     cache: str | None = _key(
-        None, "where prepared data is kept (default: ~/.cache/zoo)", decides=False
+        None,
+        f"where prepared data and compiled programs are kept (default: {CACHE})",
+        decides=False,
     )
     train_split: str = _key("train", "split to train on, also sliced as in TFDS: 'train[:90%]'")
     val_split: str | None = _key(None, "split to validate on (default: 'val'; '': none)")

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from etils import epath
 
-from zoo.config import DataConfig, UserError, nearest
+from zoo.config import CACHE, DataConfig, UserError, nearest
 from zoo.registry import import_attribute
 
 Examples = dict[str, Any]  # field -> array with a leading example axis (or a list of arrays)
@@ -216,7 +216,7 @@ def hash_tokenizer(tokenizer: Any) -> str:
 
 def cache_folder(config: DataConfig) -> epath.Path:
     """Where prepared data is kept: `data.cache`, or ~/.cache/zoo."""
-    return epath.Path(config.cache or "~/.cache/zoo").expanduser()
+    return epath.Path(config.cache or CACHE).expanduser()
 
 
 def fingerprint(splits: Mapping[str, Source], most: int = 100_000) -> str:
