@@ -22,6 +22,7 @@ import jax
 from etils import epath
 
 from zoo.config import CheckpointConfig, UserError
+from zoo.parallel import tell_all
 from zoo.tree import named_leaves
 
 FORMAT = 1
@@ -49,6 +50,7 @@ class Checkpoints:
         self._tell, self._tokenizer = tell, tokenizer
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future[None] | None = None
+        self._saved: int | None = None
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, in order."""
@@ -71,8 +73,10 @@ class Checkpoints:
 
         self.wait()
         place = self._place(step)
-        if (place / "manifest.json").exists():
+        # A process that is ahead of process 0 may not see its manifest yet.
+        if step == self._saved or (place / "manifest.json").exists():
             return
+        self._saved = step
         if jax.process_index() == 0 and place.exists():
             place.rmtree()
         leaves = named_leaves(state)
@@ -140,12 +144,22 @@ class Checkpoints:
         Raises UserError when the leaves differ, with all differences, or when only damaged
         checkpoints are left.
         """
+        found = tell_all(lambda: self._find_sound(step))  # of several processes one looks
+        if found is None:
+            return None
+        place = self._place(found)
+        manifest = read_manifest(place)
+        self._compare_tokenizers(place, manifest)
+        self._saved = found
+        return found, self._load(place, manifest, abstract_state)
+
+    def _find_sound(self, step: int | None) -> int | None:
         self._remove_unfinished()
         damaged = []
         for candidate in reversed(self.steps()) if step is None else [step]:
             place = self._place(candidate)
             try:
-                manifest = check_files(place)
+                check_files(place)
             except Damage as damage:
                 aside = self.folder / f"{place.name}.damaged"
                 if aside.exists():
@@ -157,8 +171,7 @@ class Checkpoints:
                     f"{aside.name}, falling back to the one before"
                 )
                 continue
-            self._compare_tokenizers(place, manifest)
-            return candidate, self._load(place, manifest, abstract_state)
+            return candidate
         if damaged:
             raise UserError(
                 f"no sound checkpoint is left in {self.folder} (damaged: steps "
@@ -208,7 +221,7 @@ class Checkpoints:
             )
 
     def _remove_unfinished(self) -> None:
-        if not self.folder.exists() or jax.process_index():
+        if not self.folder.exists():
             return
         for place in self.folder.iterdir():
             if place.name.isdigit() and not (place / "manifest.json").exists():

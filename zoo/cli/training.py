@@ -71,9 +71,12 @@ def train(argv: Sequence[str]) -> int | None:
     set_memory_share(config.parallel.gpu_memory_share)  # before jax can start a GPU
     keep_compiled(config.data.cache)
     keep_freed_memory()  # before jax starts its threads
-    from zoo.train import fit  # jax is imported only for a command that is right
+    from zoo.parallel import join_job  # jax is imported only for a command that is right
+    from zoo.train import fit
+    from zoo.train.workdir import describe_command
 
-    fit(config, flags["workdir"])
+    with join_job(config.parallel, describe_command(config, flags["workdir"])):
+        fit(config, flags["workdir"])
     return DONE
 
 

@@ -218,6 +218,21 @@ class ParallelConfig:
     rules: tuple[tuple[str, tuple[str | None, ...]], ...] = _key(
         (), "(path regex, mesh axis of each dimension) tried before the table", decides=False
     )
+    coordinator: str | None = _key(
+        None, "HOST:PORT of process 0, where no launcher says it", decides=False
+    )
+    num_processes: int | None = _key(
+        None, "processes of the job, where no launcher says it", decides=False
+    )
+    process_id: int | None = _key(
+        None, "this process, from 0, where no launcher says it", decides=False
+    )
+    join_seconds: int = _key(
+        300, "how long all processes are waited for at the start", decides=False
+    )
+    heartbeat_seconds: int = _key(
+        100, "a process that is silent for so long is lost, and the others stop", decides=False
+    )
     gpu_memory_share: float | None = _key(
         None, "part of each GPU's memory that jax takes, in (0, 1] (default: jax's)", decides=False
     )

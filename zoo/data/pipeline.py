@@ -44,7 +44,7 @@ class TrainStream:
     num_steps: int
     steps_per_block: int = 1
     seed: int = 0
-    rows: slice = field(default_factory=lambda: slice(None))
+    rows: slice | np.ndarray = field(default_factory=lambda: slice(None))
     skip_broken: bool = False
 
     def __len__(self) -> int:
@@ -139,7 +139,7 @@ def read_eval(
     source: Source,
     ops: Sequence[Op],
     batch_size: int,
-    rows: slice = slice(None),
+    rows: slice | np.ndarray = slice(None),
     *,
     skip_broken: bool = False,
 ) -> Iterator[Batch]:

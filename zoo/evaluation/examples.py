@@ -80,7 +80,7 @@ class Examples:
         return windows and "text" in self.raw.take(np.array([0]))
 
     def batches(
-        self, batch_size: int, rows: slice
+        self, batch_size: int, rows: slice | np.ndarray
     ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Host batches, every example once, and the places in the split of the global batch's
         rows. Texts of a published model are read in a few lengths, each with those that fit it."""

@@ -45,9 +45,8 @@ def run_subject(subject: Subject, examples: Examples, batch_size: int | None = N
         raise UserError(f"batch_size={batch_size} must be at least 1")
     mesh = make_mesh(ParallelConfig())
     num_shares = count_shares(mesh)
-    unit = int(np.lcm(num_shares, jax.process_count()))
-    size = -(-find_size(subject, examples, batch_size) // unit) * unit
-    rows = local_rows(size, num_shares, "batch_size")
+    size = -(-find_size(subject, examples, batch_size) // num_shares) * num_shares
+    rows = local_rows(size, mesh, "batch_size")
     task = make_task(subject.task, {"model": subject.model}, make_info(subject, examples.dataset))
     whole, shared = NamedSharding(mesh, P()), NamedSharding(mesh, P(DATA_AXES))
     step = jax.jit(make_eval_step(task), in_shardings=(whole, shared), out_shardings=whole)

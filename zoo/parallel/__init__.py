@@ -3,7 +3,8 @@
 from zoo.parallel.activations import constrain_activations
 from zoo.parallel.context import share_context
 from zoo.parallel.mesh import DATA_AXES, count_shares, make_mesh
-from zoo.parallel.multihost import local_rows, place_batch
+from zoo.parallel.job import join_job
+from zoo.parallel.multihost import gather_digests, local_rows, place_batch, tell_all
 from zoo.parallel.rules import RULES, choose_specs
 
 __all__ = [
@@ -12,8 +13,11 @@ __all__ = [
     "choose_specs",
     "constrain_activations",
     "count_shares",
+    "gather_digests",
+    "join_job",
     "local_rows",
     "make_mesh",
     "place_batch",
     "share_context",
+    "tell_all",
 ]

@@ -29,7 +29,7 @@ from zoo.train.seeds import list_seeds
 from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
 from zoo.train.wandb_writer import require_wandb
-from zoo.train.workdir import claim_workdir, write_json
+from zoo.train.workdir import check_same_data, claim_workdir, write_json
 from zoo.tree import COMPANIONS, count_params, named_leaves, overview, own_params
 
 __all__ = ["NonFiniteLoss", "Result", "Stopped", "fit", "read_rows"]
@@ -62,6 +62,7 @@ def fit(
     elif test is not None:
         raise UserError("fit was given test arrays without train arrays")
     parts = build(config, dataset)
+    check_same_data(parts.dataset)
     progress = Progress(
         config.train.num_steps,
         config.train.batch_size * config.train.num_seeds,
@@ -115,6 +116,7 @@ def describe(parts: Parts, folder: epath.Path | None, progress: Progress) -> Non
         f"{parts.config.model.name}: {count:,} parameters"
         + (f" ({beside:,} beside it)" if beside else "")
         + f"; {parts.dataset.name}: {sizes}; {jax.device_count()} x {jax.devices()[0].device_kind}"
+        + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else "")
     )
     if parts.config.train.num_seeds > 1:
         seeds = list_seeds(parts.config)

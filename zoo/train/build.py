@@ -55,7 +55,7 @@ class Parts:
     task: Any
     stream: TrainStream | StackedStream  # of several seeds
     eval_ops: tuple[Op, ...]
-    eval_rows: slice
+    eval_rows: slice | np.ndarray
     eval_batch_size: int
     schedule: Any
     programs: Programs
@@ -74,8 +74,8 @@ def build(
     mesh = make_mesh(config.parallel, devices)
     num_shares = count_shares(mesh)
     micro = config.train.batch_size // config.optim.num_microbatches
-    local_rows(micro, num_shares, _batch_key(config))
-    rows = local_rows(config.train.batch_size, num_shares, "train.batch_size")
+    local_rows(micro, mesh, _batch_key(config))
+    rows = local_rows(config.train.batch_size, mesh, "train.batch_size")
 
     opened = None if config.init_from is None else open_source(config.init_from, head)
     if dataset is None:
@@ -98,8 +98,7 @@ def build(
     if config.parallel.backend == "pmap":
         check_alone(task)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
-    unit = int(np.lcm(num_shares, jax.process_count()))
-    eval_batch_size = -(-config.train.eval_batch_size // unit) * unit
+    eval_batch_size = -(-config.train.eval_batch_size // num_shares) * num_shares
     programs = Programs(config, task, mesh, batch, shorter, frozen)
     check_metrics(config, task, programs.abstract_params, batch)
     return Parts(
@@ -109,7 +108,7 @@ def build(
         task,
         stream,
         eval_ops,
-        local_rows(eval_batch_size, num_shares, "train.eval_batch_size"),
+        local_rows(eval_batch_size, mesh, "train.eval_batch_size"),
         eval_batch_size,
         schedule,
         programs,
@@ -119,7 +118,7 @@ def build(
 
 
 def make_stream(
-    config: Config, source: Source, ops: tuple[Op, ...], rows: slice
+    config: Config, source: Source, ops: tuple[Op, ...], rows: slice | np.ndarray
 ) -> TrainStream | StackedStream:
     """The training data, of several seeds each in its own order."""
     streams = tuple(

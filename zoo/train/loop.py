@@ -71,9 +71,10 @@ class Loop:
                         self._attend(step, state)
                         if self.patience.outcome()[1] is not None:
                             return self._take_best(step) or state
-                    if request.asked and step < self.calendar.num_steps:
+                    asked = request.reached()
+                    if asked and step < self.calendar.num_steps:
                         self._look_at(step, report)
-                        self._stop(step, state, request.asked)
+                        self._stop(step, state, asked)
             return state
         except BaseException:
             self.close()

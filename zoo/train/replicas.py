@@ -32,7 +32,13 @@ def map_replicas(train_steps: Callable[..., Any], mesh: Mesh, axis: int) -> Call
 
 
 def check_alone(task: Any) -> None:
-    """Raises UserError on a task whose loss is no sum over the parts of a batch."""
+    """Raises UserError on a task whose loss is no sum over the parts of a batch, and in a job of
+    several processes."""
+    if jax.process_count() > 1:
+        raise UserError(
+            "parallel.backend='pmap' is for the devices of one process, and this is one of "
+            f"{jax.process_count()} (leave it 'jit')"
+        )
     if getattr(task, "compares_examples", False):
         raise UserError(
             "parallel.backend='pmap': each device has its own rows alone, and "

@@ -7,6 +7,9 @@ import threading
 from types import FrameType
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
+
 
 class NonFiniteLoss(Exception):
     """The loss, of several seeds that of `seed`, was not finite at `step`; exit code 70."""
@@ -24,23 +27,40 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """While entered, SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts."""
+    """While entered, SIGTERM and the first Ctrl-C ask for a stop; a second Ctrl-C interrupts.
+
+    In a job of several processes the signal reaches one of them or a few, and all must stop after
+    the same step: JAX's own handler of SIGTERM, in place since the process joined, tells the others
+    and finds the first step that none has passed.
+    """
 
     def __init__(self) -> None:
-        self.asked: str | None = None
+        self._asked: str | None = None
         self._before: dict[int, Any] = {}
+        self._together = jax.process_count() > 1
+        self._visits = 0
 
     def __enter__(self) -> StopRequest:
+        numbers = (signal.SIGINT,) if self._together else (signal.SIGTERM, signal.SIGINT)
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 self._before[number] = signal.signal(number, self._receive)
         return self
+
+    def reached(self) -> str | None:
+        """The signal after which to stop here. To be asked after each dispatch, in every process."""
+        if not self._together:
+            return self._asked
+        self._visits += 1
+        return "SIGTERM" if multihost_utils.reached_preemption_sync_point(self._visits) else None
 
     def __exit__(self, *exception: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = signal.Signals(number).name
+        self._asked = signal.Signals(number).name
+        if self._together:
+            signal.raise_signal(signal.SIGTERM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,11 +17,17 @@ from zoo.config.show import deciding, flatten
 from zoo.data import Dataset
 from zoo.data.seen import describe_fields
 from zoo.optim import make_schedule
+from zoo.parallel import gather_digests, tell_all
 
 PACKAGES = (
     "zoo-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy",
     "tensorflow-datasets", "scikit-learn",
 )  # fmt: skip
+MARK = ".seen"  # what process 0 writes, for the others to read
+OF_ONE_HOST = {
+    "parallel.process_id", "parallel.coordinator", "parallel.num_processes", "data.folder",
+    "data.cache", "data.num_workers", "data.prefetch",
+}  # fmt: skip
 
 
 def claim_workdir(
@@ -30,13 +37,34 @@ def claim_workdir(
     batch: Mapping[str, Any],
     tell: Callable[[str], None],
 ) -> None:
-    """Makes the folder, or checks that it is of this config and data; then describes the run.
+    """Makes the folder, or checks that it is of this config and data; then describes the run: by
+    process 0, for all.
 
     `batch` gives the shapes of a training batch.
 
-    Raises UserError when the folder cannot be written, is of another run, or `train.num_steps`
-    differs without leave.
+    Raises UserError when the folder cannot be written, is of another run, `train.num_steps` differs
+    without leave, or a process does not see what process 0 wrote.
     """
+    mark = tell_all(lambda: _claim(workdir, config, dataset, batch, tell))
+    seen = _read_json(workdir / MARK) == mark
+    blind = [i for i, saw in enumerate(gather_digests(f"{seen:02x}")) if not int(saw, 16)]
+    if blind:
+        raise UserError(
+            f"workdir {workdir} must be one folder for all processes: "
+            f"process {', '.join(map(str, blind))} does not see what process 0 wrote there"
+        )
+    if jax.process_index() == 0:
+        (workdir / MARK).unlink(missing_ok=True)
+
+
+def _claim(
+    workdir: epath.Path,
+    config: Config,
+    dataset: Dataset,
+    batch: Mapping[str, Any],
+    tell: Callable[[str], None],
+) -> str:
+    """Returns what was written into the file MARK."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         (workdir / ".writable").write_text("")
@@ -66,12 +94,32 @@ def claim_workdir(
         ]
         if changed:
             tell(f"resuming under other versions, bits may differ: {', '.join(changed)}")
-    if jax.process_index() == 0:
-        write_json(workdir / "config.json", to_dict(config))
-        write_json(workdir / "versions.json", find_versions())
-        write_json(workdir / "data.json", describe_data(dataset, batch))
-        if dataset.tokenizer:
-            write_text(workdir / "tokenizer.json", dataset.tokenizer.to_json())
+    write_json(workdir / "config.json", to_dict(config))
+    write_json(workdir / "versions.json", find_versions())
+    write_json(workdir / "data.json", describe_data(dataset, batch))
+    if dataset.tokenizer:
+        write_text(workdir / "tokenizer.json", dataset.tokenizer.to_json())
+    mark = secrets.token_hex(8)
+    write_json(workdir / MARK, mark)
+    return mark
+
+
+def describe_command(config: Config, workdir: str) -> dict[str, Any]:
+    """What all processes of a job must have alike, by name, before they join."""
+    values = flatten(to_dict(config))
+    alike = {name: value for name, value in values.items() if name not in OF_ONE_HOST}
+    return {**alike, "workdir": workdir, **find_packages()}
+
+
+def check_same_data(dataset: Dataset) -> None:
+    """Raises UserError, in every process, where one of them has read other data."""
+    found = gather_digests(dataset.fingerprint)
+    other = next((i for i, digest in enumerate(found) if digest != found[0]), None)
+    if other is not None:
+        raise UserError(
+            f"the processes do not agree: {dataset.name} has fingerprint {found[0][:12]} in "
+            f"process 0, {found[other][:12]} in process {other}"
+        )
 
 
 def has_begun(workdir: epath.Path) -> bool:
@@ -115,14 +163,20 @@ def check_same_run(
 
 def find_versions() -> dict[str, str]:
     """Versions of Python, of what decides the bits, and the devices."""
+    devices = jax.devices()
+    what = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    return {**find_packages(), "devices": what}
+
+
+def find_packages() -> dict[str, str]:
+    """Versions of Python and of what decides the bits."""
     out = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             out[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    devices = jax.devices()
-    return {**out, "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"}
+    return out
 
 
 def describe_data(dataset: Dataset, batch: Mapping[str, Any]) -> dict[str, Any]:
