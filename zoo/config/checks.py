@@ -122,6 +122,7 @@ def _check_buckets(config: Config) -> None:
 _MAY_BE_ZERO = {
     "num_workers", "learning_rate", "warmup_steps", "weight_decay", "l1", "l2", "ema_decay",
     "validation_fraction", "test_fraction", "seed", "num_steps", "unfreeze_every_steps",
+    "process_id",
 }  # fmt: skip
 
 
