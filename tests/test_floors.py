@@ -27,6 +27,7 @@ FLOORS = {
         "doctor",
         "look",
         "parity",
+        "rehearse",
         "reproduce",
         "tokenizer",
         "use",

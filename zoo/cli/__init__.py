@@ -14,6 +14,7 @@ from zoo.cli.generate import generate
 from zoo.cli.models import convert, info, list_, parity
 from zoo.cli.plan import plan
 from zoo.cli.predict import embed, fill, predict
+from zoo.cli.rehearse import rehearse
 from zoo.cli.reproduce import reproduce
 from zoo.cli.training import config, doctor, runs, train
 from zoo.cli.words import DONE, MISTAKE, NON_FINITE, STOPPED
@@ -27,6 +28,7 @@ usage: zoo VERB ...        zoo VERB --help says more
   train     train a recipe
   config    show a recipe's resolved config
   plan      what a recipe needs and takes on machines that need not be there
+  rehearse  a recipe as several processes on this machine, one of them killed
   reproduce a recipe run again, and its stated number compared
   runs      runs side by side, and their curves in one picture
   list      models with their parameters and FLOPs
@@ -48,6 +50,7 @@ VERBS: dict[str, Verb] = {
     "train": train,
     "config": config,
     "plan": plan,
+    "rehearse": rehearse,
     "reproduce": reproduce,
     "runs": runs,
     "list": list_,

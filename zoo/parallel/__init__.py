@@ -2,8 +2,8 @@
 
 from zoo.parallel.activations import constrain_activations
 from zoo.parallel.context import share_context
-from zoo.parallel.mesh import DATA_AXES, count_shares, make_mesh
 from zoo.parallel.job import join_job
+from zoo.parallel.mesh import DATA_AXES, count_shares, make_mesh
 from zoo.parallel.multihost import gather_digests, local_rows, place_batch, tell_all
 from zoo.parallel.rules import RULES, choose_specs
 
