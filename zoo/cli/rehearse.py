@@ -35,18 +35,14 @@ def rehearse(argv: Sequence[str]) -> int:
         raise UserError("--config is missing (see --help)")
     if flags.get("kill", "true") != "true":
         raise UserError(f"--kill takes no value, not {flags['kill']!r}")
-    counts = [
-        _count(flags, name, default, low)
-        for name, default, low in (("processes", "2", 2), ("devices-per-process", "1", 1))
-    ]
+    processes = _count(flags, "processes", "2", 2)
+    devices = _count(flags, "devices-per-process", "1", 1)
+    kill, folder = "kill" in flags, flags.get("workdir")
     values = {k.removeprefix("config."): v for k, v in flags.items() if k.startswith("config.")}
     from zoo.rehearse import rehearse as run
 
-    return (
-        DONE
-        if run(flags["config"], values, *counts, "kill" in flags, flags.get("workdir"))
-        else FOUND
-    )
+    same = run(flags["config"], values, processes, devices, kill, folder)
+    return DONE if same else FOUND
 
 
 def _count(flags: dict[str, str], name: str, default: str, low: int) -> int:

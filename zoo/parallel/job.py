@@ -58,7 +58,7 @@ def find_job(config: ParallelConfig) -> Job | None:
     missing = [f"parallel.{name}" for name in Job._fields if f"parallel.{name}" not in given]
     if missing:
         shown = ", ".join(f"{name}={value}" for name, value in given.items())
-        raise UserError(f"{shown}, but {' and '.join(missing)} is not said, nor by a launcher")
+        raise UserError(f"{shown}, but no {' and no '.join(missing)}, nor a launcher that says it")
     found = Job(str(job[0]), int(job[1] or 0), int(job[2] or 0))
     _check(found)
     return found
@@ -88,9 +88,16 @@ def _ask_launcher(job: tuple[Any, ...], seconds: int) -> tuple[Any, ...]:
     # There is no public way to ask without joining.
     from jax._src.clusters import ClusterEnv
 
-    with contextlib.suppress(OSError):  # no metadata: not a machine of Cloud's
-        job = ClusterEnv.auto_detect_unset_distributed_params(*job, None, None, seconds)[:3]
-    return job
+    try:
+        return ClusterEnv.auto_detect_unset_distributed_params(*job, None, None, seconds)[:3]
+    except OSError as error:  # Cloud's metadata do not answer
+        names = [name for name in LAUNCHERS if name in os.environ]
+        if not names:  # a machine with chips of its own
+            return job
+        raise UserError(
+            f"{names[0]} is set, but the job cannot be found ({error}): say parallel.coordinator, "
+            "parallel.num_processes and parallel.process_id"
+        ) from None
 
 
 @contextlib.contextmanager

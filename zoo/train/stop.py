@@ -48,7 +48,7 @@ class StopRequest:
         return self
 
     def reached(self) -> str | None:
-        """The signal after which to stop here. To be asked after each dispatch, in every process."""
+        """The signal to stop for, here. Every process asks after each of its dispatches."""
         if not self._together:
             return self._asked
         self._visits += 1
