@@ -33,7 +33,8 @@ def test_four_processes_then_two_then_one(tmp_path):
 def test_the_size_of_a_rehearsal():
     flags = choose_flags(f"{DIGITS}:quick", {"train.num_steps": "7", "seed": "3"}, 6, 20)
     assert flags["train.batch_size"] == "12"  # the recipe's 8, for 6 devices
-    assert flags["train.num_steps"] == "7" and flags["seed"] == "3"  # the user's own
+    assert flags["train.num_steps"] == "7"
+    assert flags["seed"] == "3"
 
 
 @pytest.mark.parametrize(

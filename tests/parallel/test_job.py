@@ -7,7 +7,7 @@ import time
 import pytest
 
 from zoo.config import ParallelConfig, UserError
-from zoo.parallel.job import LAUNCHERS, Job, call_roll, find_job, join_job
+from zoo.parallel.job import HOSTS, LAUNCHERS, Job, call_roll, find_job, join_job
 from zoo.rehearse import find_port
 
 SLURM = {
@@ -26,13 +26,18 @@ OPEN_MPI = {
 JOBSET = {  # a slice of four hosts on GKE
     "TPU_WORKER_HOSTNAMES": "localhost,host-1,host-2,host-3",
     "TPU_WORKER_ID": "2",
+    # Else JAX asks Cloud's metadata.
     "TPU_SKIP_MDS_QUERY": "1",
+    "MEGASCALE_COORDINATOR_ADDRESS": "",
+    "MEGASCALE_NUM_SLICES": "1",
+    "MEGASCALE_SLICE_ID": "0",
 }
+COLAB = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}  # has no metadata
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    for name in (*LAUNCHERS, *SLURM, *OPEN_MPI, *JOBSET):
+    for name in (*LAUNCHERS, *HOSTS, *SLURM, *OPEN_MPI, *JOBSET):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -56,8 +61,9 @@ def test_by_flags():
         (OPEN_MPI, Job(f"10.96.0.1:{61440 + 1531576320 // 4096 % 4096}", 8, 5)),
         (JOBSET, Job("localhost:8482", 4, 2)),
         ({**JOBSET, "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),
+        (COLAB, None),
     ],
-    ids=["slurm", "slurm alone", "open mpi", "gke", "gke alone"],
+    ids=["slurm", "slurm alone", "open mpi", "gke", "gke alone", "colab"],
 )
 def test_by_the_launcher(environment, job, monkeypatch):
     from jax._src.clusters import cloud_tpu_cluster
@@ -132,14 +138,16 @@ def test_the_missing_are_named():
 
 def test_nobody_listens():
     (error,) = call(2, [1], seconds=0.5)
-    assert "process 1 of 2" in error and "did not reach process 0" in error
+    assert "process 1 of 2" in error
+    assert "did not reach process 0" in error
 
 
 def test_each_difference_is_named():
     cards = [{"seed": 0, "jax": "1"}, {"seed": 0, "jax": "1"}, {"seed": 1, "jax": "2"}]
     errors = call(3, [0, 1, 2], cards)
     assert len(set(errors)) == 1
-    assert "jax is '1' in process 0" in errors[0] and "'2' in process 2" in errors[0]
+    assert "jax is '1' in process 0" in errors[0]
+    assert "'2' in process 2" in errors[0]
     assert "seed is 0 in process 0" in errors[0]
 
 

@@ -20,11 +20,12 @@ import jax
 
 from zoo.config import ParallelConfig, UserError
 
-# What SLURM, Open MPI 4, Cloud TPU, GKE and JobSet set where they start a process.
+# What SLURM, Open MPI 4, Cloud TPU of several slices, and JobSet set where they start a process.
 LAUNCHERS = (
-    "SLURM_STEP_NODELIST", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES",
-    "MEGASCALE_COORDINATOR_ADDRESS", "JOB_COMPLETION_INDEX",
+    "SLURM_STEP_NODELIST", "OMPI_MCA_orte_hnp_uri", "MEGASCALE_COORDINATOR_ADDRESS",
+    "JOB_COMPLETION_INDEX",
 )  # fmt: skip
+HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")  # of a slice on GKE, by commas
 CHIPS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")  # TPUs of a machine that Cloud started
 RETRY = 0.2  # seconds
 GRACE = 10.0  # seconds that the network may take
@@ -78,10 +79,16 @@ def _check(job: Job) -> None:
 def _is_launched() -> bool:
     """Did somebody start this process whom JAX can ask? Looked at before JAX is: where only the TPU
     compiler is installed it would wait for Cloud's metadata."""
-    if any(name in os.environ for name in LAUNCHERS):
+    if _find_launcher():
         return True
     no_tpu = os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu"
     return not no_tpu and any(glob.glob(pattern) for pattern in CHIPS)
+
+
+def _find_launcher() -> str | None:
+    """The variable that tells of a launcher."""
+    several = [name for name in HOSTS if "," in os.environ.get(name, "")]
+    return next((name for name in (*LAUNCHERS, *several) if name in os.environ), None)
 
 
 def _ask_launcher(job: tuple[Any, ...], seconds: int) -> tuple[Any, ...]:
@@ -91,11 +98,11 @@ def _ask_launcher(job: tuple[Any, ...], seconds: int) -> tuple[Any, ...]:
     try:
         return ClusterEnv.auto_detect_unset_distributed_params(*job, None, None, seconds)[:3]
     except OSError as error:  # Cloud's metadata do not answer
-        names = [name for name in LAUNCHERS if name in os.environ]
-        if not names:  # a machine with chips of its own
+        name = _find_launcher()
+        if name is None:  # a machine with chips of its own
             return job
         raise UserError(
-            f"{names[0]} is set, but the job cannot be found ({error}): say parallel.coordinator, "
+            f"{name} is set, but the job cannot be found ({error}): say parallel.coordinator, "
             "parallel.num_processes and parallel.process_id"
         ) from None
 
