@@ -8,8 +8,7 @@
 warm-up and a cosine to a tenth. Here full and not every other layer's attention is dense, and the
 batch does not grow. Parameters and moments are float32, arithmetic bfloat16; blocks are computed
 again on the way back. The text of this recipe is Python's own standard library in bytes: a stand-in
-for your own. *Not run here*: only `:quick` was, and the step with 4 of its 96 layers compiled
-(docs/scale.md).
+for your own. *Not run here*: only `:quick` was, and the whole step compiled (docs/scale.md).
 """
 
 from __future__ import annotations

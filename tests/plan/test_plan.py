@@ -13,7 +13,8 @@ from conftest import small_config
 from zoo.cli import main
 from zoo.config import DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig, UserError
 from zoo.console import show_time
-from zoo.plan import describe_plan, make_plan
+from zoo.parallel import make_mesh
+from zoo.plan import describe_plan, find_target, make_plan
 from zoo.plan.search import count_experts, list_meshes, search_plans
 from zoo.plan.step import Memory, find_needed
 
@@ -188,3 +189,13 @@ def test_tpus_that_are_not_here(target):
     assert "v5e" not in target or plan.estimate.mfu < 1
     whole = make_plan(dataclasses.replace(config, parallel=ParallelConfig()), target)
     assert whole.memory.params == 4 * plan.num_params
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="no TPU compiler: pip install '.[plan]'"
+)
+def test_a_mesh_that_splits_an_axis_of_the_torus():
+    mesh = make_mesh(ParallelConfig(fsdp=2, expert=8), find_target("v5e:4x4")[1])
+    assert {axis: size for axis, size in mesh.shape.items() if size > 1} == {"fsdp": 2, "expert": 8}
+    assert len({device.id for device in mesh.devices.flat}) == 16

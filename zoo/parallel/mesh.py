@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh
 
 from zoo.config import ParallelConfig, UserError
@@ -27,7 +28,11 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
     shape = tuple(sizes[axis] for axis in ORDER)
     # Auto: the compiler propagates shardings; Linen does not work under Explicit, the default.
     auto = (AxisType.Auto,) * len(ORDER)
-    return jax.make_mesh(shape, ORDER, axis_types=auto, devices=devices)
+    try:
+        return jax.make_mesh(shape, ORDER, axis_types=auto, devices=devices)
+    except NotImplementedError:  # an axis that is only a part of one of the torus
+        places = create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(places, ORDER, axis_types=auto)
 
 
 def find_sizes(config: ParallelConfig, num_devices: int) -> dict[str, int]:
