@@ -12,11 +12,10 @@ from zoo.models.attention import (
     Attention,
     RelativePositions,
     attend,
-    attend_fused,
     attention_weights,
-    choose_attend,
     relative_buckets,
 )
+from zoo.models.kernels import attend_xla
 from zoo.models.rotary import rotary_angles, rotate
 
 
@@ -86,7 +85,7 @@ def test_both_parts_by_hand(given, num_kv_heads):
 
     @jax.jit
     def run(floats):
-        return [jax.grad(loss, has_aux=True)(floats, part) for part in (attend, attend_fused)]
+        return [jax.grad(loss, has_aux=True)(floats, part) for part in (attend, attend_xla)]
 
     (plain_grads, plain), (fused_grads, fused) = run(floats)
     np.testing.assert_allclose(plain, expected, atol=2e-6)
@@ -108,11 +107,6 @@ def test_grouped_heads_are_repeated_ones():
     own, grouped, plain = run(q, k, v, *repeated)
     np.testing.assert_allclose(grouped, plain, atol=1e-6)
     np.testing.assert_allclose(grouped, own, atol=1e-6)
-
-
-def test_every_platform_has_its_part():
-    assert choose_attend("cpu") is attend
-    assert choose_attend("gpu") is choose_attend("tpu") is attend_fused
 
 
 def test_attention_weights_sum_to_one_and_respect_the_mask():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.models.attention import attend, attend_fused
+from zoo.models.attention import attend
+from zoo.models.kernels import attend_xla
 from zoo.tree import count_params, named_leaves, stack_layers, unstack_layers
 
 # As the publishers' code counts.
@@ -187,7 +188,7 @@ def test_outputs():
     assert not V1_1.scale_logits
 
 
-@pytest.mark.parametrize("part", [attend, attend_fused])
+@pytest.mark.parametrize("part", [attend, attend_xla])
 def test_bfloat16_is_near(part):
     exact, _ = run(SOURCE, TARGET)
     near, aux = run(SOURCE, TARGET, model=T5.clone(dtype=jnp.bfloat16, attend=part))

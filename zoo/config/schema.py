@@ -57,6 +57,11 @@ class ModelConfig:
         "what the backward pass computes again: nothing, all, all but matrix products (dots), "
         "which offload keeps in the host's memory",
     )
+    attention: Literal["auto", "plain", "xla", "cudnn", "splash"] = _key(
+        "auto",
+        "auto: plain on a CPU, else xla; by force also cudnn (GPU, half precision), splash (TPU)",
+        decides=False,
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = _key(
         "float32", "arithmetic inside the model"
     )

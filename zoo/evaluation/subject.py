@@ -13,7 +13,7 @@ import numpy as np
 from zoo.config import TaskConfig, UserError
 from zoo.generation.prompts import crosses_over
 from zoo.models import max_tokens, model_fields
-from zoo.models.attention import choose_attend
+from zoo.models.kernels import choose_attend
 from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
 from zoo.pretrained.recipe import Recipe

@@ -82,28 +82,6 @@ def mix_values(
     return mixed.reshape(b, n, t, h).swapaxes(1, 2)
 
 
-def attend_fused(
-    q: Float[Array, "b t n h"],
-    k: Float[Array, "b s k h"],
-    v: Float[Array, "b s k h"],
-    mask: Bool[Array, "#b 1 #t s"] | None = None,
-    causal: bool = False,
-    bias: Float[Array, "#b n t s"] | None = None,
-    scale: float | None = None,
-    cap: float | None = None,
-) -> Float[Array, "b t n h"]:
-    """The attention part that JAX fuses for an accelerator; capped scores it cannot, and takes the
-    plain part."""
-    if cap is not None:
-        return attend(q, k, v, mask, causal, bias, scale, cap)
-    return jax.nn.dot_product_attention(q, k, v, bias, mask, is_causal=causal, scale=scale)
-
-
-def choose_attend(platform: str) -> Attend:
-    """The fastest attention part of a platform: 'cpu', 'gpu', 'tpu'."""
-    return attend if platform == "cpu" else attend_fused
-
-
 class Attention(nn.Module):
     """Multi-head attention of `x` over itself, or over `context`."""
 

@@ -22,14 +22,17 @@ CONTEXT = "context"
 LEAST = float(jnp.finfo(jnp.float32).min)
 
 
-def share_context(attend: Callable[..., Any], mesh: Mesh, how: str = "gather") -> Any:
+def share_context(
+    attend: Callable[..., Any], mesh: Mesh, how: str = "gather", undivided: bool = False
+) -> Any:
     """`attend`, an attention part, with its tokens shared over the mesh; `how` is 'gather' or
-    'ring', which has no need of `attend`.
+    'ring', which has no need of `attend`. An `undivided` one is a kernel that XLA cannot lay over
+    devices: each runs it on its own rows and heads.
 
     Lengths need not divide: the rest is padded and taken away again.
     """
     count = mesh.shape[CONTEXT]
-    if count == 1:
+    if mesh.size == 1 or (count == 1 and not undivided):
         return attend
 
     def share(
@@ -47,6 +50,8 @@ def share_context(attend: Callable[..., Any], mesh: Mesh, how: str = "gather") -
 
         def part(q: Any, k: Any, v: Any, mask: Any, bias: Any) -> Any:
             """What one device computes, of its part of the tokens."""
+            if count == 1:
+                return attend(q, k, v, mask, causal, bias, scale, cap)
             first = jax.lax.axis_index(CONTEXT) * q.shape[1]
             if how == "ring":
                 places = first + jnp.arange(q.shape[1]) if causal else None
@@ -61,7 +66,11 @@ def share_context(attend: Callable[..., Any], mesh: Mesh, how: str = "gather") -
         q, k, v = (pad(x, 1, count) for x in (q, k, v))
         inputs = (q, k, v, *(None if x is None else pad(x, 2, count) for x in (mask, bias)))
         specs = (tokens, tokens, tokens, *map(table, inputs[3:]))
-        out = jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=tokens)(*inputs)
+        # A kernel does not say over which axes what it gives varies.
+        run = jax.shard_map(
+            part, mesh=mesh, in_specs=specs, out_specs=tokens, check_vma=not undivided
+        )
+        out = run(*inputs)
         return out[:, :length]
 
     return share

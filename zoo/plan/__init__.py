@@ -192,6 +192,8 @@ def describe_costs(plan: Plan) -> list[str]:
     lines = align(rows, right=(1, 2, 3))
     if costs.unknown_loops:
         lines += [f"{costs.unknown_loops} loops whose number of turns is not known count once"]
+    if costs.kernels:
+        lines += [f"{costs.kernels} kernels whose arithmetic is not known count none"]
     return lines
 
 

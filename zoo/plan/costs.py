@@ -26,6 +26,8 @@ FREE = {
     *("conditional", "after-all", "partition-id", "replica-id", "iota", "opt-barrier", "domain"),
 }
 
+KERNEL = 'custom_call_target="tpu_custom_call"'
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -33,13 +35,15 @@ class Costs:
 
     flops: of products and convolutions, 2 a multiply-add. num_bytes: read and written in the
     chip's memory, each fusion's inputs and outputs once. collectives: kind -> number and bytes that
-    a chip sends in a ring. unknown_loops: those that count once for want of a number.
+    a chip sends in a ring. unknown_loops: those that count once for want of a number. kernels:
+    Pallas kernels, of which only the traffic is known.
     """
 
     flops: float
     num_bytes: float
     collectives: dict[str, tuple[float, float]]
     unknown_loops: int
+    kernels: int = 0
 
     @property
     def sent_bytes(self) -> float:
@@ -49,11 +53,14 @@ class Costs:
 def find_costs(module: Module) -> Costs:
     """The costs of a module."""
     flops = traffic = 0.0
+    kernels: set[str] = set()
     counts: defaultdict[str, float] = defaultdict(float)
     sent: defaultdict[str, float] = defaultdict(float)
     for one, computation, times, fused in module.walk():
         if one.opcode in ("dot", "convolution"):
             flops += times * count_product(one, computation)
+        if one.opcode == "custom-call" and KERNEL in one.text:
+            kernels.add(one.name)
         if one.opcode.removesuffix("-start") in COLLECTIVES:
             kind = name_collective(one, computation)
             counts[kind] += times
@@ -61,7 +68,7 @@ def find_costs(module: Module) -> Costs:
         if not fused and one.opcode not in FREE and not one.opcode.endswith("-done"):
             traffic += times * count_traffic(one, computation, module)
     kinds = {kind: (counts[kind], sent[kind]) for kind in sorted(counts)}
-    return Costs(flops, traffic, kinds, module.unknown_loops)
+    return Costs(flops, traffic, kinds, module.unknown_loops, len(kernels))
 
 
 def count_product(one: Instruction, computation: Computation) -> float:

@@ -25,7 +25,7 @@ from zoo.data import (
 )
 from zoo.evaluation.in_training import check_metrics
 from zoo.models import check_lora
-from zoo.models.attention import choose_attend
+from zoo.models.kernels import UNDIVIDED, choose_attend
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import count_shares, local_rows, make_mesh, share_context
 from zoo.tasks import TASKS, make_task
@@ -87,8 +87,9 @@ def build(
     try_images(config, dataset, ops, eval_ops)
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
     check_fields(config, dataset, batch, eval_ops)
-    attend = choose_attend(mesh.devices.flat[0].platform)
-    attend = share_context(attend, mesh, config.parallel.context_attention)
+    attend = choose_attend(mesh.devices.flat[0].platform, config.model.attention)
+    how, undivided = config.parallel.context_attention, attend in UNDIVIDED
+    attend = share_context(attend, mesh, how, undivided)
     model = build_model(config, dataset, batch, attend, opened)
     start = None if opened is None else make_start(config, opened, model, dataset)
     model, frozen = add_lora(config, model, start)
