@@ -77,3 +77,22 @@ def test_a_convolution():
 )
 def test_groups(text, size):
     assert find_group(text) == size
+
+
+KERNEL = """\
+HloModule step
+
+ENTRY %main (x: f32[8,8]) -> f32[8,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  %kernel = f32[8,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={
+"told":"{\\"block\\": 256}"
+}}, metadata={op_name="kernel"}
+  ROOT %dot = f32[8,8]{1,0} dot(%kernel, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+
+
+def test_what_follows_a_kernel_counts():
+    costs = find_costs(parse_module(KERNEL))
+    assert costs.flops == 2 * 8**3
+    assert costs.kernels == 1

@@ -98,7 +98,7 @@ def parse_module(text: str) -> Module:
                 current = Computation(head.group(2))
                 computations[current.name] = current
                 entry = current.name if head.group(1) else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":  # what a kernel is told may go on over lines like '}}, ...'
             current = None
         else:
             one = parse_instruction(line)
