@@ -84,10 +84,10 @@ HloModule step
 
 ENTRY %main (x: f32[8,8]) -> f32[8,8] {
   %x = f32[8,8]{1,0} parameter(0)
-  %kernel = f32[8,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={
+  %k = f32[8,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={
 "told":"{\\"block\\": 256}"
 }}, metadata={op_name="kernel"}
-  ROOT %dot = f32[8,8]{1,0} dot(%kernel, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %dot = f32[8,8]{1,0} dot(%k, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
 }
 """
 
