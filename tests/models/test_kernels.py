@@ -97,6 +97,8 @@ def test_cudnn_is_for_half_precision():
     arrays, mask, _ = make_case(t=8, s=8)
     with pytest.raises(UserError, match=r"needs model.dtype='bfloat16'"):
         attend_cudnn(*arrays, mask)
+    with pytest.raises(UserError, match=r"model.attention='cudnn': cuDNN is not detected"):
+        attend_cudnn(*(x.astype(jnp.bfloat16) for x in arrays), mask)
 
 
 def test_a_run_takes_the_form_it_is_told():

@@ -47,15 +47,17 @@ def attend_cudnn(
 ) -> Float[Array, "b t n h"]:
     """cuDNN's flash attention, of a GPU, in half precision; XLA's form of capped scores.
 
-    Raises UserError on float32, which cuDNN does not have.
+    Raises UserError on float32, which cuDNN does not have, and on what else it refuses.
     """
     if q.dtype == jnp.float32:
         raise UserError("model.attention='cudnn' needs model.dtype='bfloat16' or 'float16'")
     if cap is not None:
         return attend_xla(q, k, v, mask, causal, bias, scale, cap)
-    return jax.nn.dot_product_attention(
-        q, k, v, bias, mask, is_causal=causal, scale=scale, implementation="cudnn"
-    )
+    how: dict[str, Any] = {"is_causal": causal, "scale": scale, "implementation": "cudnn"}
+    try:
+        return jax.nn.dot_product_attention(q, k, v, bias, mask, **how)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise UserError(f"model.attention='cudnn': {error}") from None
 
 
 def attend_splash(
