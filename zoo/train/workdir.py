@@ -48,13 +48,13 @@ def claim_workdir(
     mark = tell_all(lambda: _claim(workdir, config, dataset, batch, tell))
     seen = _read_json(workdir / MARK) == mark
     blind = [i for i, saw in enumerate(gather_digests(f"{seen:02x}")) if not int(saw, 16)]
+    if jax.process_index() == 0:
+        (workdir / MARK).unlink(missing_ok=True)
     if blind:
         raise UserError(
             f"workdir {workdir} must be one folder for all processes: "
             f"process {', '.join(map(str, blind))} does not see what process 0 wrote there"
         )
-    if jax.process_index() == 0:
-        (workdir / MARK).unlink(missing_ok=True)
 
 
 def _claim(
