@@ -5,6 +5,7 @@ import socket
 import time
 
 import pytest
+from conftest import run_command
 
 from zoo.config import ParallelConfig, UserError
 from zoo.parallel.job import HOSTS, LAUNCHERS, Job, call_roll, find_job, join_job
@@ -175,3 +176,21 @@ def test_a_port_in_use():
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"cannot listen at port {port}"):
             call_roll(Job(f"localhost:{port}", 2, 0), {}, 1.0)
+
+
+def test_processes_of_different_configs_end_before_they_join(tmp_path):
+    job = f"--config.parallel.coordinator=localhost:{find_port()} --config.parallel.num_processes=2"
+    words = ["train.py", "--config=configs/vit_digits.py:quick", f"--workdir={tmp_path / 'run'}"]
+    own = (["--config.parallel.fsdp=1"], ["--config.parallel.fsdp=2", "--config.seed=3"])
+
+    def train(number):
+        flags = [*job.split(), f"--config.parallel.process_id={number}", *own[number]]
+        return run_command(*words, *flags)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for done in pool.map(train, range(2)):
+            assert done.returncode == 2
+            (line,) = [x for x in done.stderr.splitlines() if "error" in x]
+            assert "parallel.fsdp is 1 in process 0" in line
+            assert "seed is 0 in process 0" in line
+    assert not (tmp_path / "run").exists()
