@@ -88,8 +88,8 @@ def build(
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
     check_fields(config, dataset, batch, eval_ops)
     attend = choose_attend(mesh.devices.flat[0].platform, config.model.attention)
-    how, undivided = config.parallel.context_attention, attend in UNDIVIDED
-    attend = share_context(attend, mesh, how, undivided)
+    undivided = attend in UNDIVIDED and config.parallel.backend == "jit"
+    attend = share_context(attend, mesh, config.parallel.context_attention, undivided)
     model = build_model(config, dataset, batch, attend, opened)
     start = None if opened is None else make_start(config, opened, model, dataset)
     model, frozen = add_lora(config, model, start)
