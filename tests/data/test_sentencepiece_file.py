@@ -142,10 +142,16 @@ def test_the_tokens_of_the_library(name):
     backend = make_backend(parse_sentencepiece(data))
     backend.encode_special_tokens = True
     page = (ROOT / "zoo" / "pretrained" / "bridge.py").read_text().splitlines()
+    ties = 0
     for text in [*TEXTS, *page]:
-        ids = library.encode(text)
-        assert backend.encode(text).ids == ids, text
+        ids, ours = library.encode(text), backend.encode(text).ids
+        if ours != ids:
+            # Two ways of one probability: the library adds up in float32, we in float64.
+            scores = [sum(library.get_score(i) for i in way) for way in (ours, ids)]
+            assert scores[0] == pytest.approx(scores[1], rel=1e-6), text
+            ties += 1
         assert library.unk_id() in ids or backend.decode(ids) == library.decode(ids)
+    assert ties <= (2 if VARIATIONS[name]["model_type"] == "unigram" else 0)  # of 370 lines
 
 
 @pytest.mark.parity
