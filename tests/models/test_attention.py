@@ -15,7 +15,7 @@ from zoo.models.attention import (
     attention_weights,
     relative_buckets,
 )
-from zoo.models.kernels import attend_xla
+from zoo.models.kernels import attend_fused
 from zoo.models.rotary import rotary_angles, rotate
 
 
@@ -85,7 +85,7 @@ def test_both_parts_by_hand(given, num_kv_heads):
 
     @jax.jit
     def run(floats):
-        return [jax.grad(loss, has_aux=True)(floats, part) for part in (attend, attend_xla)]
+        return [jax.grad(loss, has_aux=True)(floats, part) for part in (attend, attend_fused)]
 
     (plain_grads, plain), (fused_grads, fused) = run(floats)
     np.testing.assert_allclose(plain, expected, atol=2e-6)

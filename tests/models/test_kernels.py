@@ -15,8 +15,8 @@ from zoo.models.attention import attend
 from zoo.models.kernels import (
     UNDIVIDED,
     attend_cudnn,
+    attend_fused,
     attend_splash,
-    attend_xla,
     choose_attend,
 )
 from zoo.parallel import make_mesh, share_context
@@ -72,12 +72,12 @@ def test_what_the_kernel_has_not_takes_xlas_form():
 
 def test_a_platform_has_its_form():
     assert choose_attend("cpu") is attend
-    assert choose_attend("gpu") is attend_xla
-    assert choose_attend("tpu") is attend_xla
+    assert choose_attend("gpu") is attend_fused
+    assert choose_attend("tpu") is attend_fused
     assert choose_attend("tpu", "splash") is attend_splash
     assert choose_attend("gpu", "cudnn") is attend_cudnn
     assert choose_attend("tpu", "plain") is choose_attend("cpu", "plain") is attend
-    assert choose_attend("cpu", "xla") is attend_xla
+    assert choose_attend("cpu", "xla") is attend_fused
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_cudnn_is_for_half_precision():
 def test_a_run_takes_the_form_it_is_told():
     model = ModelConfig("vit_ti4", {"width": 16, "depth": 1, "num_heads": 2}, attention="xla")
     config = small_config(model=model, train=TrainConfig(batch_size=8))
-    assert build(config).model.attend is attend_xla
+    assert build(config).model.attend is attend_fused
     assert share_context(attend_splash, make_mesh(ParallelConfig()), undivided=True) in UNDIVIDED
 
 

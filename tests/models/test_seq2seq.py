@@ -10,7 +10,7 @@ import pytest
 
 import zoo
 from zoo.models.attention import attend
-from zoo.models.kernels import attend_xla
+from zoo.models.kernels import attend_fused
 from zoo.tree import count_params, named_leaves, stack_layers, unstack_layers
 
 # As the publishers' code counts.
@@ -188,7 +188,7 @@ def test_outputs():
     assert not V1_1.scale_logits
 
 
-@pytest.mark.parametrize("part", [attend, attend_xla])
+@pytest.mark.parametrize("part", [attend, attend_fused])
 def test_bfloat16_is_near(part):
     exact, _ = run(SOURCE, TARGET)
     near, aux = run(SOURCE, TARGET, model=T5.clone(dtype=jnp.bfloat16, attend=part))

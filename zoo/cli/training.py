@@ -21,6 +21,7 @@ TensorBoard. The same command in the same DIR goes on where it was cut off.
 
 All keys with their types and meanings:  zoo config FILE
 What it needs on machines elsewhere:     python train.py --config FILE --plan v5e:16x16
+On several hosts the same command:       docs/hosts.md
 A first look, seconds on made-up data:   python train.py --config FILE:quick --workdir /tmp/look
 
 exit codes: 0 done, 2 a mistake in the command or config, 70 the loss was not finite,

@@ -5,7 +5,8 @@ Flash attention (Dao et al. 2022) never holds all scores of a row of heads at on
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ LANES = 128  # a kernel's blocks of tokens are multiples of it
 BLOCKS = (512, 256, 128)
 
 
-def attend_xla(
+def attend_fused(
     q: Float[Array, "b t n h"],
     k: Float[Array, "b s k h"],
     v: Float[Array, "b s k h"],
@@ -27,37 +28,27 @@ def attend_xla(
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
     cap: float | None = None,
+    implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "b t n h"]:
-    """The attention part that XLA fuses for an accelerator; capped scores it cannot, and takes the
-    plain part."""
+    """The attention part that XLA fuses for an accelerator, or cuDNN's flash attention, of a GPU;
+    capped scores neither has, and the plain part is taken.
+
+    Raises UserError on what cuDNN refuses: float32, heads too wide, a machine without it.
+    """
     if cap is not None:
         return attend(q, k, v, mask, causal, bias, scale, cap)
-    return jax.nn.dot_product_attention(q, k, v, bias, mask, is_causal=causal, scale=scale)
-
-
-def attend_cudnn(
-    q: Float[Array, "b t n h"],
-    k: Float[Array, "b s k h"],
-    v: Float[Array, "b s k h"],
-    mask: Bool[Array, "#b 1 #t s"] | None = None,
-    causal: bool = False,
-    bias: Float[Array, "#b n t s"] | None = None,
-    scale: float | None = None,
-    cap: float | None = None,
-) -> Float[Array, "b t n h"]:
-    """cuDNN's flash attention, of a GPU, in half precision; XLA's form of capped scores.
-
-    Raises UserError on float32, which cuDNN does not have, and on what else it refuses.
-    """
-    if q.dtype == jnp.float32:
+    if implementation == "cudnn" and q.dtype == jnp.float32:
         raise UserError("model.attention='cudnn' needs model.dtype='bfloat16' or 'float16'")
-    if cap is not None:
-        return attend_xla(q, k, v, mask, causal, bias, scale, cap)
-    how: dict[str, Any] = {"is_causal": causal, "scale": scale, "implementation": "cudnn"}
+    how: dict[str, Any] = {"is_causal": causal, "scale": scale, "implementation": implementation}
     try:
         return jax.nn.dot_product_attention(q, k, v, bias, mask, **how)
     except (RuntimeError, ValueError, NotImplementedError) as error:
+        if implementation != "cudnn":
+            raise
         raise UserError(f"model.attention='cudnn': {error}") from None
+
+
+attend_cudnn = functools.partial(attend_fused, implementation="cudnn")
 
 
 def attend_splash(
@@ -79,7 +70,7 @@ def attend_splash(
     t, s, h = q.shape[1], k.shape[1], q.shape[-1]
     of_keys = mask is None or mask.shape[2] == 1
     if bias is not None or not of_keys or (causal and t != s):
-        return attend_xla(q, k, v, mask, causal, bias, scale, cap)
+        return attend_fused(q, k, v, mask, causal, bias, scale, cap)
     kernel = make_splash(q.shape[2], t + -t % LANES, s + -s % LANES, causal, cap, interpret)
     real = jnp.ones((q.shape[0], s), bool) if mask is None else mask[:, 0, 0]
     real = jnp.broadcast_to(real, (q.shape[0], s))
@@ -130,7 +121,7 @@ def pad_tokens(x: Any, axis: int) -> Any:
 
 FORMS: dict[str, Attend] = {
     "plain": attend,
-    "xla": attend_xla,
+    "xla": attend_fused,
     "cudnn": attend_cudnn,
     "splash": attend_splash,
 }
@@ -148,12 +139,13 @@ def choose_attend(platform: str, form: str = "auto") -> Attend:
     One of UNDIVIDED runs on one device, or inside `shard_map` (`zoo.parallel.share_context`).
     Raises UserError on a form that the platform does not have.
     """
-    name = OF_PLATFORM.get(platform, "xla") if form == "auto" else form
+    usual = OF_PLATFORM.get(platform, "xla")
+    name = usual if form == "auto" else form
     if name not in FORMS:
         raise UserError(f"no attention {name!r}{nearest(name, FORMS)}")
     if ONLY_ON.get(name, platform) != platform:
         raise UserError(
             f"model.attention={name!r} is for a {ONLY_ON[name].upper()}, not for this "
-            f"{platform.upper()} ('auto' takes {OF_PLATFORM.get(platform, 'xla')!r})"
+            f"{platform.upper()} ('auto' takes {usual!r})"
         )
     return FORMS[name]

@@ -17,6 +17,7 @@ from zoo.data import from_arrays, resplit
 from zoo.gpu import set_memory_share
 from zoo.models import CLASSES
 from zoo.models.lora import LoRA, describe_targets
+from zoo.parallel import tell_all
 from zoo.pretrained.describe import describe_model
 from zoo.pretrained.sources import MODEL_FILE, OF_SEED
 from zoo.train.build import Parts, build
@@ -29,7 +30,7 @@ from zoo.train.seeds import list_seeds
 from zoo.train.state import State
 from zoo.train.stop import NonFiniteLoss, Stopped
 from zoo.train.wandb_writer import require_wandb
-from zoo.train.workdir import check_same_data, claim_workdir, write_json
+from zoo.train.workdir import check_same_data, check_seen, claim_workdir, write_json
 from zoo.tree import COMPANIONS, count_params, named_leaves, overview, own_params
 
 __all__ = ["NonFiniteLoss", "Result", "Stopped", "fit", "read_rows"]
@@ -72,7 +73,9 @@ def fit(
     if too_late:
         progress.tell(too_late)
     if folder is not None:
-        claim_workdir(folder, config, parts.dataset, parts.programs.batch_shapes, progress.tell)
+        shapes, tell = parts.programs.batch_shapes, progress.tell
+        mark = tell_all(lambda: claim_workdir(folder, config, parts.dataset, shapes, tell))
+        check_seen(folder, mark)
     loop = Loop(parts, folder, progress)
     state = loop.find_stopped()
     if state is None:

@@ -17,7 +17,7 @@ from zoo.config.show import deciding, flatten
 from zoo.data import Dataset
 from zoo.data.seen import describe_fields
 from zoo.optim import make_schedule
-from zoo.parallel import gather_digests, tell_all
+from zoo.parallel import gather_digests
 
 PACKAGES = (
     "zoo-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy",
@@ -36,35 +36,15 @@ def claim_workdir(
     dataset: Dataset,
     batch: Mapping[str, Any],
     tell: Callable[[str], None],
-) -> None:
-    """Makes the folder, or checks that it is of this config and data; then describes the run: by
-    process 0, for all.
-
-    `batch` gives the shapes of a training batch.
-
-    Raises UserError when the folder cannot be written, is of another run, `train.num_steps` differs
-    without leave, or a process does not see what process 0 wrote.
-    """
-    mark = tell_all(lambda: _claim(workdir, config, dataset, batch, tell))
-    seen = _read_json(workdir / MARK) == mark
-    blind = [i for i, saw in enumerate(gather_digests(f"{seen:02x}")) if not int(saw, 16)]
-    if jax.process_index() == 0:
-        (workdir / MARK).unlink(missing_ok=True)
-    if blind:
-        raise UserError(
-            f"workdir {workdir} must be one folder for all processes: "
-            f"process {', '.join(map(str, blind))} does not see what process 0 wrote there"
-        )
-
-
-def _claim(
-    workdir: epath.Path,
-    config: Config,
-    dataset: Dataset,
-    batch: Mapping[str, Any],
-    tell: Callable[[str], None],
 ) -> str:
-    """Returns what was written into the file MARK."""
+    """Makes the folder, or checks that it is of this config and data; then describes the run. Of
+    several processes one does, and `check_seen` follows in all.
+
+    `batch` gives the shapes of a training batch. Returns what was written into the file MARK.
+
+    Raises UserError when the folder cannot be written, is of another run, or `train.num_steps`
+    differs without leave.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         (workdir / ".writable").write_text("")
@@ -102,6 +82,19 @@ def _claim(
     mark = secrets.token_hex(8)
     write_json(workdir / MARK, mark)
     return mark
+
+
+def check_seen(workdir: epath.Path, mark: str) -> None:
+    """Raises UserError, in every process, where one of them does not see what process 0 wrote."""
+    seen = _read_json(workdir / MARK) == mark
+    blind = [i for i, saw in enumerate(gather_digests(f"{seen:02x}")) if not int(saw, 16)]
+    if jax.process_index() == 0:
+        (workdir / MARK).unlink(missing_ok=True)
+    if blind:
+        raise UserError(
+            f"workdir {workdir} must be one folder for all processes: "
+            f"process {', '.join(map(str, blind))} does not see what process 0 wrote there"
+        )
 
 
 def describe_command(config: Config, workdir: str) -> dict[str, Any]:
