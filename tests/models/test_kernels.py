@@ -2,6 +2,8 @@
 
 import functools
 import importlib.util
+import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,14 @@ import pytest
 from conftest import small_config
 from jax.sharding import PartitionSpec as P
 
-from zoo.config import ModelConfig, ParallelConfig, TrainConfig, UserError
+from zoo.config import Config, ModelConfig, ParallelConfig, TrainConfig, UserError
+from zoo.config.checks import check_config
 from zoo.models.attention import attend
 from zoo.models.kernels import (
     UNDIVIDED,
     attend_cudnn,
     attend_fused,
+    attend_long,
     attend_splash,
     choose_attend,
 )
@@ -54,8 +58,9 @@ def compare(part, arrays, mask, weights, *how):
         ({}, (True,)),  # grouped heads; a length that no block divides
         ({"t": 70, "s": 130, "masked": True}, (False,)),  # across, with padding
         ({"masked": True}, (True, None, 0.2, 5.0)),  # scaled and capped
+        ({"t": 600, "s": 600, "n": 1, "k": 1}, (True,)),  # a backward kernel for the queries
     ],
-    ids=["causal", "cross", "capped"],
+    ids=["causal", "cross", "capped", "long"],
 )
 def test_the_kernel_for_tpus(sizes, how):
     """Interpreted: what Mosaic makes of it was compiled, not run (docs/scale.md)."""
@@ -70,35 +75,118 @@ def test_what_the_kernel_has_not_takes_xlas_form():
     compare(attend_splash, arrays, None, weights, False, jnp.ones((1, 4, 8, 8)))
 
 
-def test_a_platform_has_its_form():
-    assert choose_attend("cpu") is attend
-    assert choose_attend("gpu") is attend_fused
-    assert choose_attend("tpu") is attend_fused
-    assert choose_attend("tpu", "splash") is attend_splash
-    assert choose_attend("gpu", "cudnn") is attend_cudnn
-    assert choose_attend("tpu", "plain") is choose_attend("cpu", "plain") is attend
-    assert choose_attend("cpu", "xla") is attend_fused
+CPU, TPU = SimpleNamespace(platform="cpu"), SimpleNamespace(platform="tpu")
+A100 = SimpleNamespace(platform="gpu", compute_capability="8.0")
+V100 = SimpleNamespace(platform="gpu", compute_capability="7.0")
+MI300 = SimpleNamespace(platform="gpu", compute_capability="gfx942")
+
+
+def test_a_device_has_its_form():
+    found = [choose_attend(device) for device in (CPU, TPU, A100, V100, MI300)]
+    assert found == [attend, attend_long, attend_cudnn, attend_fused, attend_fused]
+    assert choose_attend(TPU, "splash") is attend_splash
+    assert choose_attend(V100, "cudnn") is attend_cudnn
+    assert choose_attend(TPU, "plain") is choose_attend(CPU, "plain") is attend
+    assert choose_attend(CPU, "xla") is attend_fused
 
 
 @pytest.mark.parametrize(
-    ("platform", "form", "line"),
+    ("device", "form", "line"),
     [
-        ("cpu", "cudnn", "'cudnn' is for a GPU, not for this CPU .'auto' takes 'plain'."),
-        ("gpu", "splash", "'splash' is for a TPU, not for this GPU .'auto' takes 'xla'."),
-        ("cpu", "flash", "did you mean 'splash'"),
+        (CPU, "cudnn", "'cudnn' is for a GPU, not for this CPU"),
+        (A100, "splash", "'splash' is for a TPU, not for this GPU"),
+        (CPU, "flash", "did you mean 'splash'"),
     ],
 )
-def test_a_form_of_another_platform(platform, form, line):
+def test_a_form_of_another_platform(device, form, line):
     with pytest.raises(UserError, match=line):
-        choose_attend(platform, form)
+        choose_attend(device, form)
 
 
-def test_cudnn_is_for_half_precision():
+def trace_kernels(part, t, s, **how):
+    """The names of the kernels in the program of `part` and its gradients."""
+    arrays, _, weights = make_case(t=t, s=s, **how)
+
+    def loss(*arrays):
+        return (part(*arrays, None, t == s) * weights).sum()
+
+    program = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(*arrays))
+    return set(re.findall("splash_mha_(fwd|dkv|dq)", program))
+
+
+def test_short_rows_take_xlas_form_on_a_tpu():
+    assert not trace_kernels(attend_long, 511, 511)
+    assert not trace_kernels(attend_long, 1, 600)  # a step of a decoder
+    assert trace_kernels(attend_long, 512, 512) == {"fwd", "dkv"}
+
+
+def test_long_rows_have_a_backward_kernel_of_the_queries():
+    """The fused one holds a gradient of all queries for each block of keys."""
+    assert trace_kernels(attend_splash, 2048, 2048, n=1, k=1) == {"fwd", "dkv"}
+    assert trace_kernels(attend_splash, 2560, 2560, n=1, k=1) == {"fwd", "dkv", "dq"}
+
+
+def lower_for_cuda(monkeypatch, arrays, *how):
+    """What a GPU of NVIDIA's would be told of a loss of `attend_cudnn` and its gradients."""
+    found = SimpleNamespace(cudnn_get_version=lambda: 91200)
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.cuda_versions", found)
+
+    def loss(*arrays):
+        return attend_cudnn(*arrays, *how).astype(jnp.float32).sum()
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arrays)
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "masked", "mask_type"),
+    [
+        ({"t": 196, "s": 196}, False, "NO_MASK"),
+        ({"t": 197, "s": 197}, False, "PADDING"),  # a ViT
+        ({"t": 197, "s": 197}, "causal", "PADDING_CAUSAL"),
+        ({"t": 128, "s": 128, "h": 64}, True, "NO_MASK"),  # BERT: the mask is a bias
+        ({"t": 100, "s": 100, "h": 128}, "causal", "CAUSAL"),  # grouped heads
+        ({"t": 20, "s": 51}, True, "NO_MASK"),  # across
+    ],
+)
+def test_cudnn_takes_what_it_is_given(monkeypatch, sizes, masked, mask_type):
+    """Lowered for CUDA, which needs no GPU: JAX checks shapes there, forward and back. It was not
+    run."""
+    arrays, mask, _ = make_case(**sizes, masked=masked is True)
+    half = [x.astype(jnp.bfloat16) for x in arrays]
+    text = lower_for_cuda(monkeypatch, half, mask, masked == "causal")
+    called = set(re.findall(r"__cudnn\$fmha\w+", text))
+    bias = "ScaleBias" if mask is not None else ""
+    assert called == {f"__cudnn$fmha{bias}Softmax", f"__cudnn$fmha{bias}SoftmaxBackward"}
+    assert f'mask_type": "{mask_type}"' in text.replace("\\22", '"')
+
+
+@pytest.mark.parametrize(
+    ("sizes", "how"),
+    [
+        ({}, ()),  # float32
+        ({"h": 20}, ()),
+        ({"h": 136}, ()),
+        ({}, (False, None, None, 5.0)),  # capped
+        ({}, (False, "bias")),
+    ],
+)
+def test_what_cudnn_has_not_takes_xlas_form(monkeypatch, sizes, how):
+    arrays, mask, _ = make_case(**{"t": 32, "s": 32, **sizes})
+    if sizes or how:
+        arrays = [x.astype(jnp.bfloat16) for x in arrays]
+    if how[1:] == ("bias",):
+        how = (False, jnp.ones((1, 4, 32, 32), jnp.bfloat16))
+    assert "cudnn" not in lower_for_cuda(monkeypatch, arrays, mask, *how)
+
+
+def test_cudnn_by_force():
     arrays, mask, _ = make_case(t=8, s=8)
-    with pytest.raises(UserError, match=r"needs model.dtype='bfloat16'"):
-        attend_cudnn(*arrays, mask)
-    with pytest.raises(UserError, match=r"model.attention='cudnn': cuDNN is not detected"):
+    with pytest.raises(UserError, match=r"cuDNN is not detected. model.attention='xla' does"):
         attend_cudnn(*(x.astype(jnp.bfloat16) for x in arrays), mask)
+    config = Config(model=ModelConfig("vit_ti4", attention="cudnn"))
+    with pytest.raises(UserError, match=r"needs model.dtype='bfloat16'"):
+        check_config(config)
 
 
 def test_a_run_takes_the_form_it_is_told():

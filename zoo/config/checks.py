@@ -33,6 +33,8 @@ def check_config(config: Config) -> Config:
         )
     if c.data.fold and not (0 <= c.data.fold[0] < c.data.fold[1] >= 2):
         raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n, n at least 2")
+    if c.model.attention == "cudnn" and c.model.dtype == "float32":
+        raise UserError("model.attention='cudnn' needs model.dtype='bfloat16' or 'float16'")
     _check_buckets(config)
     if c.optim.warmup_steps > c.train.num_steps:
         raise UserError(

@@ -47,7 +47,9 @@ def run_subject(subject: Subject, examples: Examples, batch_size: int | None = N
     num_shares = count_shares(mesh)
     size = -(-find_size(subject, examples, batch_size) // num_shares) * num_shares
     rows = local_rows(size, mesh, "batch_size")
-    task = make_task(subject.task, {"model": subject.model}, make_info(subject, examples.dataset))
+    task = make_task(
+        subject.task, {"model": subject.model_on(mesh)}, make_info(subject, examples.dataset)
+    )
     whole, shared = NamedSharding(mesh, P()), NamedSharding(mesh, P(DATA_AXES))
     step = jax.jit(make_eval_step(task), in_shardings=(whole, shared), out_shardings=whole)
     places: list[np.ndarray] = []

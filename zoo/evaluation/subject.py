@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from zoo.config import TaskConfig, UserError
 from zoo.generation.prompts import crosses_over
 from zoo.models import max_tokens, model_fields
-from zoo.models.kernels import choose_attend
+from zoo.models.kernels import UNDIVIDED, choose_attend
+from zoo.parallel import share_context
 from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
 from zoo.pretrained.recipe import Recipe
@@ -58,11 +59,15 @@ class Subject:
 
     @property
     def model(self) -> Any:
-        """With the attention of this machine, as in training."""
-        model: Any = self.loaded.model
-        if "attend" in model_fields(type(model)):
-            return model.clone(attend=choose_attend(jax.devices()[0].platform))
-        return model
+        """As it was loaded."""
+        return self.loaded.model
+
+    def model_on(self, mesh: Mesh) -> Any:
+        """With the attention of the mesh's devices, as in training."""
+        if "attend" not in model_fields(type(self.model)):
+            return self.model
+        attend = choose_attend(mesh.devices.flat[0])
+        return self.model.clone(attend=share_context(attend, mesh, undivided=attend in UNDIVIDED))
 
     @property
     def tokenizer(self) -> Any:

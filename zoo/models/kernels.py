@@ -5,8 +5,7 @@ Flash attention (Dao et al. 2022) never holds all scores of a row of heads at on
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,8 @@ from zoo.models.attention import Attend, attend
 
 LANES = 128  # a kernel's blocks of tokens are multiples of it
 BLOCKS = (512, 256, 128)
+FEW_BLOCKS = 4  # of keys: more make the fused backward kernel's parts of the gradient large
+LONG = 512  # tokens
 
 
 def attend_fused(
@@ -28,27 +29,45 @@ def attend_fused(
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
     cap: float | None = None,
-    implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "b t n h"]:
-    """The attention part that XLA fuses for an accelerator, or cuDNN's flash attention, of a GPU;
-    capped scores neither has, and the plain part is taken.
-
-    Raises UserError on what cuDNN refuses: float32, heads too wide, a machine without it.
-    """
+    """The attention part that XLA fuses for an accelerator; capped scores it has not, and the plain
+    part is taken."""
     if cap is not None:
         return attend(q, k, v, mask, causal, bias, scale, cap)
-    if implementation == "cudnn" and q.dtype == jnp.float32:
-        raise UserError("model.attention='cudnn' needs model.dtype='bfloat16' or 'float16'")
-    how: dict[str, Any] = {"is_causal": causal, "scale": scale, "implementation": implementation}
+    how: dict[str, Any] = {"is_causal": causal, "scale": scale, "implementation": "xla"}
+    return jax.nn.dot_product_attention(q, k, v, bias, mask, **how)
+
+
+def attend_cudnn(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b s k h"],
+    v: Float[Array, "b s k h"],
+    mask: Bool[Array, "#b 1 #t s"] | None = None,
+    causal: bool = False,
+    bias: Float[Array, "#b n t s"] | None = None,
+    scale: float | None = None,
+    cap: float | None = None,
+) -> Float[Array, "b t n h"]:
+    """cuDNN's flash attention, of a GPU. JAX wants an even number of tokens of it.
+
+    What it has not takes XLA's form: float32, heads whose width is no multiple of 8 up to 128,
+    biases, capped scores. Raises UserError on a machine without cuDNN.
+    """
+    b, t, _, h = q.shape
+    s = k.shape[1]
+    if q.dtype == jnp.float32 or h % 8 or h > 128 or bias is not None or cap is not None:
+        return attend_fused(q, k, v, mask, causal, bias, scale, cap)
+    how: dict[str, Any] = {"is_causal": causal, "scale": scale, "implementation": "cudnn"}
+    if mask is not None:
+        mask = pad(pad(jnp.broadcast_to(mask, (mask.shape[0], 1, t, s)), 2, 2), 3, 2)
+    elif t % 2 or s % 2:
+        how["query_seq_lengths"] = jnp.full(b, t, jnp.int32)
+        how["key_value_seq_lengths"] = jnp.full(b, s, jnp.int32)
+    q, k, v = (pad(x, 1, 2) for x in (q, k, v))
     try:
-        return jax.nn.dot_product_attention(q, k, v, bias, mask, **how)
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        if implementation != "cudnn":
-            raise
-        raise UserError(f"model.attention='cudnn': {error}") from None
-
-
-attend_cudnn = functools.partial(attend_fused, implementation="cudnn")
+        return jax.nn.dot_product_attention(q, k, v, None, mask, **how)[:, :t]
+    except RuntimeError as error:
+        raise UserError(f"{error} model.attention='xla' does without") from None
 
 
 def attend_splash(
@@ -64,25 +83,29 @@ def attend_splash(
 ) -> Float[Array, "b t n h"]:
     """JAX's Pallas kernel for TPUs, which passes over blocks that a causal query cannot see.
 
-    Biases, and masks that differ from query to query (packed documents, windows), it has not: those
-    take XLA's form. `interpret` runs the kernel on a CPU, for tests.
+    Biases, masks that differ from query to query (packed documents, windows) and float16 it has
+    not: those take XLA's form. `interpret` runs the kernel on a CPU, for tests.
     """
     t, s, h = q.shape[1], k.shape[1], q.shape[-1]
     of_keys = mask is None or mask.shape[2] == 1
-    if bias is not None or not of_keys or (causal and t != s):
+    if bias is not None or not of_keys or (causal and t != s) or q.dtype == jnp.float16:
         return attend_fused(q, k, v, mask, causal, bias, scale, cap)
     kernel = make_splash(q.shape[2], t + -t % LANES, s + -s % LANES, causal, cap, interpret)
     real = jnp.ones((q.shape[0], s), bool) if mask is None else mask[:, 0, 0]
     real = jnp.broadcast_to(real, (q.shape[0], s))
     q = (q * (h**-0.5 if scale is None else scale)).astype(q.dtype)
-    q, k, v = (pad_tokens(x.swapaxes(1, 2), 2) for x in (q, k, v))
+    q, k, v = (pad(x.swapaxes(1, 2), 2, LANES) for x in (q, k, v))
+
+    blocks = -(-q.shape[2] // find_block(q.shape[2]))
+    visits = blocks * (blocks + 1) // 2 if causal else blocks**2
 
     def run(q: Any, k: Any, v: Any, real: Any) -> Any:
         from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
         return kernel(q, k, v, SegmentIds(jnp.ones(q.shape[1], jnp.int32), real))
 
-    out = jax.vmap(run)(q, k, v, pad_tokens(real.astype(jnp.int32), 1))
+    with jax.named_scope(f"visits_{visits}_of_{blocks**2}"):  # for plans and profiles
+        out = jax.vmap(run)(q, k, v, pad(real.astype(jnp.int32), 1, LANES))
     return out.swapaxes(1, 2)[:, :t]
 
 
@@ -93,7 +116,8 @@ def make_splash(
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     mask = splash.CausalMask((t, s)) if causal else splash.FullMask((t, s))
-    of_queries, of_keys = (next(block for block in BLOCKS if n % block == 0) for n in (t, s))
+    of_queries, of_keys = find_block(t), find_block(s)
+    fused = s <= FEW_BLOCKS * of_keys
     blocks = splash.BlockSizes(
         block_q=of_queries,
         block_kv=of_keys,
@@ -101,7 +125,9 @@ def make_splash(
         block_q_dkv=of_queries,
         block_kv_dkv=of_keys,
         block_kv_dkv_compute=of_keys,
-        use_fused_bwd_kernel=True,
+        block_q_dq=None if fused else of_queries,
+        block_kv_dq=None if fused else of_keys,
+        use_fused_bwd_kernel=fused,
     )
     return splash.make_splash_mha(
         splash.MultiHeadMask([mask] * num_heads),
@@ -113,10 +139,22 @@ def make_splash(
     )
 
 
-def pad_tokens(x: Any, axis: int) -> Any:
-    """Zeros behind, up to a multiple of LANES."""
-    missing = -x.shape[axis] % LANES
+def find_block(num_tokens: int) -> int:
+    """How many tokens, a multiple of LANES, a kernel takes at once."""
+    return next(block for block in BLOCKS if num_tokens % block == 0)
+
+
+def pad(x: Any, axis: int, unit: int) -> Any:
+    """Zeros behind, up to a multiple of `unit`."""
+    missing = -x.shape[axis] % unit
     return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
+
+
+def attend_long(q: Any, k: Any, *others: Any) -> Any:
+    """`attend_splash` where both sides are LONG, else XLA's form: by the compiled modules' memory
+    traffic the kernel is ahead from LONG tokens on also at a third of its peak (docs/scale.md)."""
+    part = attend_splash if min(q.shape[1], k.shape[1]) >= LONG else attend_fused
+    return part(q, k, *others)
 
 
 FORMS: dict[str, Attend] = {
@@ -125,27 +163,31 @@ FORMS: dict[str, Attend] = {
     "cudnn": attend_cudnn,
     "splash": attend_splash,
 }
-# Kernels are taken by force alone until they are timed on what they are for, and a plan knows what
-# they compute.
-OF_PLATFORM = {"cpu": "plain", "gpu": "xla", "tpu": "xla"}
 ONLY_ON = {"cudnn": "gpu", "splash": "tpu"}
-UNDIVIDED = (attend_splash,)  # a kernel that XLA cannot lay over devices
+UNDIVIDED = (attend_cudnn, attend_splash, attend_long)  # XLA cannot lay them over devices
 
 
-def choose_attend(platform: str, form: str = "auto") -> Attend:
-    """The attention part of a platform, 'cpu', 'gpu' or 'tpu': that of OF_PLATFORM,
-    or `form`.
+def choose_attend(device: Any, form: str = "auto") -> Attend:
+    """The attention part for a device of JAX: `form`, or the one that suits it.
 
     One of UNDIVIDED runs on one device, or inside `shard_map` (`zoo.parallel.share_context`).
-    Raises UserError on a form that the platform does not have.
+    Raises UserError on a form that the device does not have.
     """
-    usual = OF_PLATFORM.get(platform, "xla")
-    name = usual if form == "auto" else form
-    if name not in FORMS:
-        raise UserError(f"no attention {name!r}{nearest(name, FORMS)}")
-    if ONLY_ON.get(name, platform) != platform:
+    platform = device.platform
+    if form == "auto":
+        flash = attend_cudnn if has_flash(device) else attend_fused
+        return {"cpu": attend, "tpu": attend_long}.get(platform, flash)
+    if form not in FORMS:
+        raise UserError(f"no attention {form!r}{nearest(form, FORMS)}")
+    if ONLY_ON.get(form, platform) != platform:
         raise UserError(
-            f"model.attention={name!r} is for a {ONLY_ON[name].upper()}, not for this "
-            f"{platform.upper()} ('auto' takes {usual!r})"
+            f"model.attention={form!r} is for a {ONLY_ON[form].upper()}, not for this "
+            f"{platform.upper()} ('auto' takes what suits it)"
         )
-    return FORMS[name]
+    return FORMS[form]
+
+
+def has_flash(device: Any) -> bool:
+    """Is it a GPU of NVIDIA's that cuDNN has flash attention for, from Ampere on?"""
+    major = str(getattr(device, "compute_capability", "")).split(".")[0]
+    return major.isdigit() and int(major) >= 8

@@ -36,7 +36,7 @@ class Costs:
     flops: of products and convolutions, 2 a multiply-add. num_bytes: read and written in the
     chip's memory, each fusion's inputs and outputs once. collectives: kind -> number and bytes that
     a chip sends in a ring. unknown_loops: those that count once for want of a number. kernels:
-    Pallas kernels, of which only the traffic is known.
+    Pallas kernels other than attention, of which only the traffic is known.
     """
 
     flops: float
@@ -60,7 +60,9 @@ def find_costs(module: Module) -> Costs:
         if one.opcode in ("dot", "convolution"):
             flops += times * count_product(one, computation)
         if one.opcode == "custom-call" and KERNEL in one.text:
-            kernels.add(one.name)
+            counted = count_attention(one, computation)
+            flops += times * (counted or 0.0)
+            kernels |= {one.name} if counted is None else set()
         if one.opcode.removesuffix("-start") in COLLECTIVES:
             kind = name_collective(one, computation)
             counts[kind] += times
@@ -94,6 +96,22 @@ def count_product(one: Instruction, computation: Computation) -> float:
     groups = _numbers(r"batch_group_count=(\d+)", one.text) or [1]
     outer = math.prod(one.outputs[0].shape[outputs.index(c)] for c in "bf")
     return 2.0 * outer * pairs * right[kernel.index("i")] / groups[0]
+
+
+def count_attention(one: Instruction, computation: Computation) -> float | None:
+    """FLOPs of the products of a kernel of `attend_splash`: two going forward, of the blocks that
+    its scope says it visits; going back five, or four beside the three of a kernel of its own for
+    the queries. None: another kernel."""
+    phase = re.search(r"splash_mha_(fwd|dkv|dq)", one.text)
+    if phase is None:
+        return None
+    operands = [computation.instructions[name].outputs[0] for name in one.operands]
+    q, k = [x.shape for x in operands if x.dtype[0] in "bf" and len(x.shape) >= 3][:2]
+    whole = phase[1] == "dkv" and any(len(x.shape) > len(q) for x in one.outputs)
+    products = {"fwd": 2, "dkv": 5 if whole else 4, "dq": 3}[phase[1]]
+    visited = re.search(r"visits_(\d+)_of_(\d+)", one.text)
+    share = int(visited[1]) / int(visited[2]) if visited else 1.0
+    return 2.0 * products * math.prod(q) * k[-2] * share
 
 
 def count_meetings(size: int, window: int, places: int, how: dict[str, Any]) -> int:

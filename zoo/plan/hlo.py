@@ -98,12 +98,12 @@ def parse_module(text: str) -> Module:
                 current = Computation(head.group(2))
                 computations[current.name] = current
                 entry = current.name if head.group(1) else entry
-        elif line.rstrip() == "}":  # what a kernel is told may go on over lines like '}}, ...'
+        elif line.rstrip() == "}":
             current = None
-        else:
-            one = parse_instruction(line)
-            if one is not None:
-                current.instructions[one.name] = one
+        elif one := parse_instruction(line):
+            current.instructions[one.name] = one
+        elif current.instructions:  # what a kernel is told goes on over lines like '}}, ...'
+            next(reversed(current.instructions.values())).text += line
     loops = (o for c in computations.values() for o in c.instructions.values())
     unknown = sum(o.opcode == "while" and count_turns(computations, o) is None for o in loops)
     return Module(computations, entry, unknown)

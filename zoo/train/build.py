@@ -87,7 +87,7 @@ def build(
     try_images(config, dataset, ops, eval_ops)
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
     check_fields(config, dataset, batch, eval_ops)
-    attend = choose_attend(mesh.devices.flat[0].platform, config.model.attention)
+    attend = choose_attend(mesh.devices.flat[0], config.model.attention)
     undivided = attend in UNDIVIDED and config.parallel.backend == "jit"
     attend = share_context(attend, mesh, config.parallel.context_attention, undivided)
     model = build_model(config, dataset, batch, attend, opened)
