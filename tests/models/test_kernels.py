@@ -67,6 +67,21 @@ def test_the_kernel_for_tpus(sizes, how):
     compare(interpreted, *make_case(**sizes), *how)
 
 
+@pytest.mark.parametrize("part", [interpreted, attend_fused])
+@pytest.mark.parametrize("masked", [False, True])
+def test_documents_in_one_row(part, masked):
+    """A packed row: what comes after the last document is a segment of its own."""
+    arrays, mask, weights = make_case(t=150, s=150, masked=masked)
+    if masked:  # the first of each document is real: a query that sees nothing has no right answer
+        mask = mask.at[..., jnp.asarray([0, 3, 63, 70, 120])].set(True)
+    segments = jnp.asarray([[1] * 70 + [2] * 50 + [0] * 30, [1] * 3 + [2] * 60 + [3] * 87])
+    compare(part, arrays, mask, weights, True, None, None, None, segments)
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    joined = same if mask is None else mask & same
+    out = part(*arrays, mask, True, segments=segments)
+    np.testing.assert_allclose(out, attend(*arrays, joined, True), atol=2e-5)
+
+
 def test_what_the_kernel_has_not_takes_xlas_form():
     """Masks from query to query, and biases: no kernel is needed, so that it runs on a CPU."""
     arrays, _, weights = make_case(t=8, s=8)

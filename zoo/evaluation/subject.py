@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from zoo.config import TaskConfig, UserError
 from zoo.generation.prompts import crosses_over
-from zoo.models import max_tokens, model_fields
-from zoo.models.kernels import UNDIVIDED, choose_attend
+from zoo.models import max_tokens
+from zoo.models.kernels import UNDIVIDED, choose_attend, with_attention
 from zoo.parallel import share_context
 from zoo.pretrained import Pretrained
 from zoo.pretrained.family import head_of
@@ -64,10 +64,9 @@ class Subject:
 
     def model_on(self, mesh: Mesh) -> Any:
         """With the attention of the mesh's devices, as in training."""
-        if "attend" not in model_fields(type(self.model)):
-            return self.model
         attend = choose_attend(mesh.devices.flat[0])
-        return self.model.clone(attend=share_context(attend, mesh, undivided=attend in UNDIVIDED))
+        shared = share_context(attend, mesh, undivided=attend in UNDIVIDED)
+        return with_attention(self.model, shared)
 
     @property
     def tokenizer(self) -> Any:

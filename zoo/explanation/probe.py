@@ -51,8 +51,11 @@ class MovedAttention:
         bias: Any = None,
         scale: float | None = None,
         cap: float | None = None,
+        segments: Any = None,
     ) -> Float[Array, "b t n h"]:
-        weights = attention_weights(q, k, mask, causal, bias, scale, cap) + self.rest.pop(0)
+        weights = attention_weights(q, k, mask, causal, bias, scale, cap, segments) + self.rest.pop(
+            0
+        )
         v = jnp.repeat(v, q.shape[2] // v.shape[2], axis=2)
         return jnp.einsum("bnts,bsnh->btnh", weights.astype(v.dtype), v)
 

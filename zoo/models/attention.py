@@ -20,10 +20,11 @@ from zoo.models.layers import drop
 from zoo.models.rotary import Rotary, rotate
 
 Attend = Callable[..., Any]
-"""An attention part, `(q, k, v, mask, causal, bias, scale, cap) -> out`: q `b t n h`, k and v
-`b s k h`; mask `b 1 t s` true where a query may look, or None; `causal` (t equals s): at itself and
-back only; bias `1 n t s`, added to the scores, or None; scale of the scores, None: `h ** -0.5`;
-cap: the scaled scores become `cap * tanh(scores / cap)` before the bias, or None."""
+"""An attention part, `(q, k, v, mask, causal, bias, scale, cap, segments) -> out`: q `b t n h`, k
+and v `b s k h`; mask `b 1 t s` true where a query may look, or None; `causal` (t equals s): at
+itself and back only; bias `1 n t s`, added to the scores, or None; scale of the scores, None:
+`h ** -0.5`; cap: the scaled scores become `cap * tanh(scores / cap)` before the bias, or None;
+segments `b t` (t equals s): a query looks at its own only. They are given where there are any."""
 
 Initializer = Callable[..., Any]
 
@@ -36,6 +37,7 @@ def attention_weights(
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
     cap: float | None = None,
+    segments: Int[Array, "b t"] | None = None,
 ) -> Float[Array, "b n t s"]:
     """Softmax of scaled products, in float32; rows sum to one (Vaswani et al. 2017)."""
     b, t, n, h = q.shape
@@ -49,6 +51,7 @@ def attention_weights(
         scores = cap * jnp.tanh(scores / cap)
     if bias is not None:
         scores = scores + bias
+    mask = join_segments(mask, segments)
     if causal:
         back = jnp.tril(jnp.ones((1, 1, t, s), bool))
         mask = back if mask is None else mask & back
@@ -66,9 +69,20 @@ def attend(
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
     cap: float | None = None,
+    segments: Int[Array, "b t"] | None = None,
 ) -> Float[Array, "b t n h"]:
     """The plain attention part, the fastest on a CPU."""
-    return mix_values(attention_weights(q, k, mask, causal, bias, scale, cap), v)
+    return mix_values(attention_weights(q, k, mask, causal, bias, scale, cap, segments), v)
+
+
+def join_segments(
+    mask: Bool[Array, "#b 1 #t s"] | None, segments: Int[Array, "b t"] | None
+) -> Bool[Array, "#b 1 #t s"] | None:
+    """The mask that keeps queries within their segments too."""
+    if segments is None:
+        return mask
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    return same if mask is None else same & mask
 
 
 def mix_values(
@@ -80,6 +94,11 @@ def mix_values(
     weights = weights.astype(v.dtype).reshape(b, num_kv_heads, -1, s)
     mixed = jnp.einsum("bkts,bksh->bkth", weights, v.swapaxes(1, 2))
     return mixed.reshape(b, n, t, h).swapaxes(1, 2)
+
+
+def widen_mask(mask: Bool[Array, "b t"] | None) -> Bool[Array, "b 1 1 t"] | None:
+    """Of keys, the same for all heads and queries."""
+    return None if mask is None else mask[:, None, None, :]
 
 
 class Attention(nn.Module):
@@ -113,6 +132,7 @@ class Attention(nn.Module):
         x: Float[Array, "b t d"],
         context: Float[Array, "b s e"] | None = None,
         mask: Bool[Array, "#b 1 #t l"] | None = None,
+        segments: Int[Array, "b t"] | None = None,
         bias: Float[Array, "#b n t l"] | None = None,
         rotary: Rotary | None = None,
         window: Any = None,
@@ -121,13 +141,12 @@ class Attention(nn.Module):
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
         """Returns the mixed tokens and aux with `attention`, weights `b n t s` before dropout.
 
-        `bias` is added to the scores, `rotary` (`rotary_angles`) turns queries and keys; with a
-        `window`, a whole number, a query looks at less than so many places back. With a
+        Queries look within their `segments`; `bias` is added to the scores, `rotary`
+        (`rotary_angles`) turns queries and keys; a `window`: less than so many places back. With a
         `cache` (`init_cache`) the new keys and values take its places from `start` on, the queries
-        look at all places that `mask` allows, and aux holds the new `cache`. One that `crosses`
-        fills its cache from the context, and looks there where no context is given. Raises
-        UserError on heads that do not divide the width, or key/value heads that do not divide the
-        heads.
+        look where `mask` allows, and aux holds the new `cache`. One that `crosses` fills its cache
+        from the context, and looks there where none is given. Raises UserError on heads that do
+        not divide the width, or key/value heads that do not divide the heads.
         """
         width = x.shape[-1]
         head_dim, num_kv_heads = self._divide(width)
@@ -158,11 +177,11 @@ class Attention(nn.Module):
             near = is_near(window, start, q.shape[1], k.shape[1])
             mask = near if mask is None else mask & near
         how = (mask, self.causal and cache is None, bias, self.scale, self.cap)
-        # Beside the attention part, which may be a fused kernel: under jit it costs nothing unless
-        # somebody asks for it.
-        aux["attention"] = attention_weights(q, k, *how)
+        packed = {} if segments is None else {"segments": segments}
+        # Beside the part, which may be a kernel: under jit free unless somebody asks for it.
+        aux["attention"] = attention_weights(q, k, *how, **packed)
         dropped = drop(aux["attention"], self.dropout, "dropout")
-        mixed = mix_values(dropped, v) if self.dropout else self.attend(q, k, v, *how)
+        mixed = mix_values(dropped, v) if self.dropout else self.attend(q, k, v, *how, **packed)
         mixed = mixed.reshape(*x.shape[:2], -1)
         out = nn.Dense(
             width, use_bias=self.out_bias, kernel_init=self.out_init, name="out", **types

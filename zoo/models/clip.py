@@ -27,9 +27,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import Remat, UserError
-from zoo.models.attention import Attend, Attention, attend
+from zoo.models.attention import Attend, Attention, attend, widen_mask
 from zoo.models.blocks import PreNormBlock
-from zoo.models.decoder import join_masks
 from zoo.models.layers import Activation, FeedForward, make_norm
 from zoo.models.stack import run_stack
 from zoo.models.vit import ViT
@@ -133,7 +132,7 @@ class TextTower(nn.Module):
             self._block(),
             self.depth,
             x + pos[: tokens.shape[1]].astype(self.dtype),
-            shared={"attn": {"mask": join_masks(mask, None)}},
+            shared={"attn": {"mask": widen_mask(mask)}},
             scan=self.scan_layers,
             remat=self.remat if train else "none",
         )

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import Remat, UserError
-from zoo.models.attention import Attend, Attention, attend
+from zoo.models.attention import Attend, Attention, attend, widen_mask
 from zoo.models.blocks import PreNormBlock
 from zoo.models.experts import MixtureOfExperts, find_imbalance
 from zoo.models.layers import Activation, FeedForward, Norm, drop, make_norm
@@ -126,13 +126,13 @@ class Decoder(nn.Module):
             x = x * jnp.asarray(math.sqrt(self.width), x.dtype)  # rounded, as Gemma's code does
         if self.positions == "learned":
             x = x + self._learned_positions(x.shape[1], positions)
-        shown = join_masks(mask, segments)
+        shown = widen_mask(mask)
         if seen is not None:
-            shown = look_back(seen, start, tokens.shape[1])
+            shown, segments = look_back(seen, start, tokens.shape[1]), None
         if positions is None:
             positions = jnp.arange(x.shape[1])[None]
         shared, layer = self._make_sights(positions)
-        shared["attn"] |= {"mask": shown, "start": start}
+        shared["attn"] |= {"mask": shown, "segments": segments, "start": start}
         x, aux = run_stack(
             self._block(dropout, self.attention_dropout if train else 0.0),
             self.depth,
@@ -288,17 +288,6 @@ def pick_last(x: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Float[Array
     places = jnp.arange(mask.shape[1])
     last = jnp.max(jnp.where(mask, places, 0), axis=1)
     return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-
-
-def join_masks(
-    mask: Bool[Array, "b t"] | None, segments: Int[Array, "b t"] | None
-) -> Bool[Array, "b 1 #t t"] | None:
-    """What may be looked at: real tokens, of the same segment."""
-    joined = None if mask is None else mask[:, None, None, :]
-    if segments is None:
-        return joined
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    return same if joined is None else same & joined
 
 
 def extend_mask(

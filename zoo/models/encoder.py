@@ -27,9 +27,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import Remat, UserError
-from zoo.models.attention import Attend, Attention, attend
+from zoo.models.attention import Attend, Attention, attend, widen_mask
 from zoo.models.blocks import PostNormBlock
-from zoo.models.decoder import join_masks
 from zoo.models.heads import MaskedLMHead, ReplacedTokenHead
 from zoo.models.layers import ACTIVATIONS, Activation, FeedForward, drop, make_norm
 from zoo.models.stack import run_stack
@@ -176,7 +175,7 @@ class Encoder(nn.Module):
             self._block(dropout, self.attention_dropout if train else 0.0),
             self.depth,
             x,
-            shared={"attn": {"mask": join_masks(mask, segments)}},
+            shared={"attn": {"mask": widen_mask(mask), "segments": segments}},
             num_groups=self.num_groups,
             scan=self.scan_layers,
             remat=self.remat if train else "none",

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import UserError, nearest
-from zoo.models.attention import Attend, attend
+from zoo.models.attention import Attend, attend, join_segments
 
 LANES = 128  # a kernel's blocks of tokens are multiples of it
 BLOCKS = (512, 256, 128)
@@ -29,11 +29,13 @@ def attend_fused(
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
     cap: float | None = None,
+    segments: Int[Array, "b t"] | None = None,
 ) -> Float[Array, "b t n h"]:
     """The attention part that XLA fuses for an accelerator; capped scores it has not, and the plain
     part is taken."""
     if cap is not None:
-        return attend(q, k, v, mask, causal, bias, scale, cap)
+        return attend(q, k, v, mask, causal, bias, scale, cap, segments)
+    mask = join_segments(mask, segments)
     how: dict[str, Any] = {"is_causal": causal, "scale": scale, "implementation": "xla"}
     return jax.nn.dot_product_attention(q, k, v, bias, mask, **how)
 
@@ -47,6 +49,7 @@ def attend_cudnn(
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
     cap: float | None = None,
+    segments: Int[Array, "b t"] | None = None,
 ) -> Float[Array, "b t n h"]:
     """cuDNN's flash attention, of a GPU. JAX wants an even number of tokens of it.
 
@@ -56,7 +59,8 @@ def attend_cudnn(
     b, t, _, h = q.shape
     s = k.shape[1]
     if q.dtype == jnp.float32 or h % 8 or h > 128 or bias is not None or cap is not None:
-        return attend_fused(q, k, v, mask, causal, bias, scale, cap)
+        return attend_fused(q, k, v, mask, causal, bias, scale, cap, segments)
+    mask = join_segments(mask, segments)
     how: dict[str, Any] = {"is_causal": causal, "scale": scale, "implementation": "cudnn"}
     if mask is not None:
         mask = pad(pad(jnp.broadcast_to(mask, (mask.shape[0], 1, t, s)), 2, 2), 3, 2)
@@ -79,34 +83,52 @@ def attend_splash(
     bias: Float[Array, "#b n t s"] | None = None,
     scale: float | None = None,
     cap: float | None = None,
+    segments: Int[Array, "b t"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "b t n h"]:
     """JAX's Pallas kernel for TPUs, which passes over blocks that a causal query cannot see.
 
-    Biases, masks that differ from query to query (packed documents, windows) and float16 it has
-    not: those take XLA's form. `interpret` runs the kernel on a CPU, for tests.
+    Biases, masks that differ from query to query (windows) and float16 it has not: those take XLA's
+    form. `interpret` runs the kernel on a CPU, for tests.
     """
     t, s, h = q.shape[1], k.shape[1], q.shape[-1]
     of_keys = mask is None or mask.shape[2] == 1
     if bias is not None or not of_keys or (causal and t != s) or q.dtype == jnp.float16:
-        return attend_fused(q, k, v, mask, causal, bias, scale, cap)
-    kernel = make_splash(q.shape[2], t + -t % LANES, s + -s % LANES, causal, cap, interpret)
-    real = jnp.ones((q.shape[0], s), bool) if mask is None else mask[:, 0, 0]
-    real = jnp.broadcast_to(real, (q.shape[0], s))
+        return attend_fused(q, k, v, mask, causal, bias, scale, cap, segments)
+    t_up, s_up = t + -t % LANES, s + -s % LANES
+    kernel = make_splash(q.shape[2], t_up, s_up, causal, cap, interpret)
+    numbers = [pad(x, 1, LANES) for x in number_segments(mask, segments, q.shape[:2], k.shape[:2])]
     q = (q * (h**-0.5 if scale is None else scale)).astype(q.dtype)
     q, k, v = (pad(x.swapaxes(1, 2), 2, LANES) for x in (q, k, v))
 
-    blocks = -(-q.shape[2] // find_block(q.shape[2]))
-    visits = blocks * (blocks + 1) // 2 if causal else blocks**2
-
-    def run(q: Any, k: Any, v: Any, real: Any) -> Any:
+    def run(q: Any, k: Any, v: Any, *numbers: Any) -> Any:
         from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
-        return kernel(q, k, v, SegmentIds(jnp.ones(q.shape[1], jnp.int32), real))
+        return kernel(q, k, v, SegmentIds(*numbers))
 
-    with jax.named_scope(f"visits_{visits}_of_{blocks**2}"):  # for plans and profiles
-        out = jax.vmap(run)(q, k, v, pad(real.astype(jnp.int32), 1, LANES))
+    with jax.named_scope(name_visits(t_up, s_up, causal)):
+        out = jax.vmap(run)(q, k, v, *numbers)
     return out.swapaxes(1, 2)[:, :t]
+
+
+def number_segments(
+    mask: Bool[Array, "#b 1 1 s"] | None,
+    segments: Int[Array, "b t"] | None,
+    queries: tuple[int, ...],
+    keys: tuple[int, ...],
+) -> tuple[Int[Array, "b t"], Int[Array, "b s"]]:
+    """Numbers of queries and keys: who has the same sees. 0 is a hidden key, and what pads."""
+    if segments is None:
+        of_queries, of_keys = jnp.ones(queries, jnp.int32), jnp.ones(keys, jnp.int32)
+    else:
+        of_queries = of_keys = segments.astype(jnp.int32) + 1
+    return of_queries, of_keys if mask is None else jnp.where(mask[:, 0, 0], of_keys, 0)
+
+
+def name_visits(t: int, s: int, causal: bool) -> str:
+    """How many blocks the kernel visits, of how many: for plans and profiles."""
+    rows, columns = t // find_block(t), s // find_block(s)
+    return f"visits_{rows * (rows + 1) // 2 if causal else rows * columns}_of_{rows * columns}"
 
 
 def make_splash(
@@ -150,11 +172,11 @@ def pad(x: Any, axis: int, unit: int) -> Any:
     return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
 
 
-def attend_long(q: Any, k: Any, *others: Any) -> Any:
+def attend_long(q: Any, k: Any, *others: Any, **packed: Any) -> Any:
     """`attend_splash` where both sides are LONG, else XLA's form: by the compiled modules' memory
     traffic the kernel is ahead from LONG tokens on also at a third of its peak (docs/scale.md)."""
     part = attend_splash if min(q.shape[1], k.shape[1]) >= LONG else attend_fused
-    return part(q, k, *others)
+    return part(q, k, *others, **packed)
 
 
 FORMS: dict[str, Attend] = {
@@ -191,3 +213,8 @@ def has_flash(device: Any) -> bool:
     """Is it a GPU of NVIDIA's that cuDNN has flash attention for, from Ampere on?"""
     major = str(getattr(device, "compute_capability", "")).split(".")[0]
     return major.isdigit() and int(major) >= 8
+
+
+def with_attention(model: Any, part: Attend) -> Any:
+    """The model with another attention part; one without attention is as it was."""
+    return model.clone(attend=part) if hasattr(model, "attend") else model

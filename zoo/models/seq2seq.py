@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import Remat, UserError
-from zoo.models.attention import Attend, Attention, RelativePositions, attend
+from zoo.models.attention import Attend, Attention, RelativePositions, attend, widen_mask
 from zoo.models.blocks import PostNormBlock, PreNormBlock
 from zoo.models.decoder import extend_mask, look_back
 from zoo.models.layers import Activation, FeedForward, drop, make_norm
@@ -88,7 +88,7 @@ class Tower(nn.Module):
         cache: dict[str, Any] | None = None,
     ) -> tuple[Float[Array, "b t d"], dict[str, Any]]:
         """With a cache the places of `x` follow those it holds."""
-        attn: dict[str, Any] = {"mask": widen(mask)}
+        attn: dict[str, Any] = {"mask": widen_mask(mask)}
         start, num_places = 0, x.shape[1]
         if cache is not None:
             start, seen = extend_mask(cache, x.shape[1], mask)
@@ -132,11 +132,11 @@ def run_towers(
     if source is None:
         if cache is None:
             raise UserError("an encoder-decoder without a source needs a cache that holds one")
-        cross = {"context": None, "mask": widen(cache["source_mask"])}
+        cross = {"context": None, "mask": widen_mask(cache["source_mask"])}
         x, decoder_aux = decoder(target, target_mask, cross, cache)
         return x, {"decoder": decoder_aux, "cache": decoder_aux.pop("cache")}
     context, encoder_aux = encoder(source, source_mask, {})
-    cross = {"context": context, "mask": widen(source_mask)}
+    cross = {"context": context, "mask": widen_mask(source_mask)}
     if cache is not None:
         shown = jnp.ones(source.shape[:2], bool) if source_mask is None else source_mask
         cache = {**cache, "source_mask": shown}
@@ -319,8 +319,3 @@ class Seq2Seq(nn.Module):
         """Shapes and dtypes of the positional inputs; any length will do."""
         tokens = jax.ShapeDtypeStruct((batch_size, 512), jnp.int32)
         return tokens, tokens
-
-
-def widen(mask: Bool[Array, "b s"] | None) -> Bool[Array, "b 1 1 s"] | None:
-    """A mask of tokens as a mask of what queries may look at."""
-    return None if mask is None else mask[:, None, None, :]

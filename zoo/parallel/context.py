@@ -44,14 +44,18 @@ def share_context(
         bias: Any = None,
         scale: float | None = None,
         cap: float | None = None,
+        segments: Any = None,
     ) -> Any:
         """An attention part, of whole arrays."""
         length, num_keys = q.shape[1], k.shape[1]
+        if count > 1 and segments is not None:
+            same = segments[:, None, :, None] == segments[:, None, None, :]
+            mask, segments = same if mask is None else mask & same, None
 
-        def part(q: Any, k: Any, v: Any, mask: Any, bias: Any) -> Any:
+        def part(q: Any, k: Any, v: Any, mask: Any, bias: Any, segments: Any) -> Any:
             """What one device computes, of its part of the tokens."""
             if count == 1:
-                return attend(q, k, v, mask, causal, bias, scale, cap)
+                return attend(q, k, v, mask, causal, bias, scale, cap, segments)
             first = jax.lax.axis_index(CONTEXT) * q.shape[1]
             if how == "ring":
                 places = first + jnp.arange(q.shape[1]) if causal else None
@@ -64,8 +68,10 @@ def share_context(
 
         tokens, table = find_specs(mesh, q, k)
         q, k, v = (pad(x, 1, count) for x in (q, k, v))
-        inputs = (q, k, v, *(None if x is None else pad(x, 2, count) for x in (mask, bias)))
-        specs = (tokens, tokens, tokens, *map(table, inputs[3:]))
+        tables = [None if x is None else pad(x, 2, count) for x in (mask, bias)]
+        inputs = (q, k, v, *tables, segments)
+        rows = None if segments is None else P(tokens[0])
+        specs = (tokens, tokens, tokens, *map(table, tables), rows)
         # A kernel does not say over which axes what it gives varies.
         run = jax.shard_map(
             part, mesh=mesh, in_specs=specs, out_specs=tokens, check_vma=not undivided

@@ -25,7 +25,7 @@ from zoo.data import (
 )
 from zoo.evaluation.in_training import check_metrics
 from zoo.models import check_lora
-from zoo.models.kernels import UNDIVIDED, choose_attend
+from zoo.models.kernels import FORMS, UNDIVIDED, choose_attend, with_attention
 from zoo.optim import check_steps, make_optimizer, make_schedule
 from zoo.parallel import count_shares, local_rows, make_mesh, share_context
 from zoo.tasks import TASKS, make_task
@@ -53,6 +53,7 @@ class Parts:
     dataset: Dataset
     model: nn.Module
     task: Any
+    plain_task: Any  # with plain attention, whose products can be counted
     stream: TrainStream | StackedStream  # of several seeds
     eval_ops: tuple[Op, ...]
     eval_rows: slice | np.ndarray
@@ -95,7 +96,9 @@ def build(
     model, frozen = add_lora(config, model, start)
     beside = build_companions(config, dataset, batch, attend)
     settings = begin_as_source(config.task, opened)
-    task = make_task(settings, {"model": model, **beside.models}, dataset)
+    models = {"model": model, **beside.models}
+    task = make_task(settings, models, dataset)
+    plain = {name: with_attention(one, FORMS["plain"]) for name, one in models.items()}
     if config.parallel.backend == "pmap":
         check_alone(task)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
@@ -107,6 +110,7 @@ def build(
         dataset,
         model,
         task,
+        make_task(settings, plain, dataset),
         stream,
         eval_ops,
         local_rows(eval_batch_size, mesh, "train.eval_batch_size"),

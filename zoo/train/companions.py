@@ -15,6 +15,7 @@ from zoo.config import Config, UserError, nearest
 from zoo.config.parse import convert
 from zoo.data import Dataset
 from zoo.models.attention import Attend
+from zoo.models.kernels import with_attention
 from zoo.pretrained.adapt import plan_change
 from zoo.pretrained.load import change_model, load_pretrained
 from zoo.tasks import TASKS, Companion
@@ -57,7 +58,7 @@ def build_companions(
             if given.name != PRETRAINED:
                 raise UserError(f"{key}: with init_from its name is {PRETRAINED!r} (leave it out)")
             opened = open_companion(config, given, companion, dataset, key)
-            models[name] = opened.clone(attend=attend) if hasattr(opened, "attend") else opened
+            models[name] = with_attention(opened, attend)
             readers[name] = functools.partial(load_companion, given, head_to_load(companion))
             continue
         if given.name == PRETRAINED:

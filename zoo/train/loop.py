@@ -280,7 +280,7 @@ class Loop:
 def flops_per_step(parts: Parts) -> float:
     """Arithmetic of one training step, of all seeds: three times the forward pass, or less where
     frozen leaves and teachers need no gradient. What remat repeats is never counted above that."""
-    programs, task = parts.programs, parts.task
+    programs, task = parts.programs, parts.plain_task
     params, batch, groups = programs.abstract_params, programs.batch_shapes, programs.groups
 
     def find_gradients(params: Any, batch: Any) -> Any:
