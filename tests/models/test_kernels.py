@@ -215,21 +215,35 @@ def test_a_run_takes_the_form_it_is_told():
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="no TPU compiler: pip install '.[plan]'"
 )
-@pytest.mark.parametrize("h", [32, 64, 80, 128, 256])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_mosaic_compiles_the_kernel(h, dtype):
-    """Forward and back, rows and heads over a mesh of eight chips."""
+@pytest.mark.parametrize(
+    ("t", "h", "dtype", "products"),
+    [
+        *((1000, h, dtype, 7) for h in (32, 64, 80, 128, 256) for dtype in ("float32", "bfloat16")),
+        (2500, 64, "bfloat16", 9),  # its scores are computed a third time, for the queries
+    ],
+)
+def test_mosaic_compiles_the_kernel(t, h, dtype, products):
+    """Forward and back, rows and heads over a mesh of eight chips, documents and their padding; a
+    plan counts what it computes."""
     from zoo.plan import find_target
+    from zoo.plan.costs import find_costs
+    from zoo.plan.hlo import parse_module
 
     devices = find_target("v5e:2x4")[1]
     mesh = make_mesh(ParallelConfig(data=4, tensor=2), devices)
     part = share_context(attend_splash, mesh, undivided=True)
-    shapes = ((8, 1000, 4, h), (8, 1000, 2, h), (8, 1000, 2, h))
+    shapes = ((8, t, 4, h), (8, t, 2, h), (8, t, 2, h))
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    segments = jax.ShapeDtypeStruct((8, t), "int32")
 
-    def loss(q, k, v):
-        return part(q, k, v, None, True).astype(jnp.float32).sum()
+    def loss(q, k, v, segments):
+        return part(q, k, v, None, True, segments=segments).astype(jnp.float32).sum()
 
     rows = jax.sharding.NamedSharding(mesh, P(("data",)))
     run = jax.jit(jax.grad(loss, argnums=(0, 1, 2)), in_shardings=rows)
-    assert "tpu_custom_call" in run.lower(*arrays).compile().as_text()
+    costs = find_costs(parse_module(run.lower(*arrays, segments).compile().as_text()))
+    assert costs.kernels == 0
+    blocks = -(-t // 512)
+    # Two rows and two heads a chip, of the blocks that lie on the diagonal or before it.
+    of_one = 2 * 2 * 2 * h * 512**2 * blocks * (blocks + 1) / 2
+    assert costs.flops == pytest.approx(products * of_one, rel=0.01)

@@ -91,8 +91,25 @@ ENTRY %main (x: f32[8,8]) -> f32[8,8] {
 }
 """
 
+SPARSE_CORE = """HloModule m
+
+%scattered (p: f32[8,8]) -> f32[8,8] {
+  ROOT %p = f32[8,8]{1,0} parameter(0)
+}, execution_thread="sparsecore"
+
+ENTRY %main (x: f32[8,8]) -> f32[8,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  %y = f32[8,8]{1,0} call(%x), to_apply=%scattered
+  ROOT %dot = f32[8,8]{1,0} dot(%y, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+
 
 def test_what_follows_a_kernel_counts():
     costs = find_costs(parse_module(KERNEL))
     assert costs.flops == 2 * 8**3
     assert costs.kernels == 1
+
+
+def test_what_follows_work_of_other_cores_counts():
+    assert find_costs(parse_module(SPARSE_CORE)).flops == 2 * 8**3

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 WIDTHS = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8}
 ARRAY = re.compile(r"(pred|bf16|[suf]\d+|f8\w+|c64|c128|token)\[([\d,]*)\](\{[^}]*\})?")
 HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{")
+END = re.compile(r"^\}(?!\})")  # also of one for other cores: '}, execution_thread=...'
 LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -98,7 +99,7 @@ def parse_module(text: str) -> Module:
                 current = Computation(head.group(2))
                 computations[current.name] = current
                 entry = current.name if head.group(1) else entry
-        elif line.rstrip() == "}":
+        elif END.match(line):
             current = None
         elif one := parse_instruction(line):
             current.instructions[one.name] = one
