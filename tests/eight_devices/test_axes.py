@@ -31,6 +31,8 @@ IMAGES = {"image_size": (8, 8), "patch_size": 4}
 RANDOM = np.random.default_rng(0)
 TOKENS = RANDOM.integers(0, 32, size=(8, 8)).astype(np.int32)  # divides over context and tensor
 SOURCE = RANDOM.integers(0, 32, size=(8, 6)).astype(np.int32)
+SEGMENTS = np.tile(np.asarray([1, 1, 1, 2, 2, 2, 2, 0], np.int32), (8, 1))  # of packed rows
+PACKED = ("decoder", "encoder", "experts")
 PIXELS = RANDOM.normal(size=(8, 8, 8, 3)).astype(np.float32)
 TOWERS = {"text_width": 16, "text_depth": 2, "text_num_heads": 4, "text_hidden": 32}
 EXPERTS = {"num_experts": 8, "gated": True, "mlp_bias": False, "num_positions": 8}
@@ -67,11 +69,14 @@ def find_gradient(kind, how="gather", **sizes):
     devices = jax.devices()[: math.prod(sizes.values())]
     mesh = make_mesh(ParallelConfig(**{"data": 1, **sizes}), devices)
     if hasattr(model, "attend"):
-        model = model.clone(attend=share_context(model.attend, mesh, how))
+        # In one of the mixes each device runs it on its own, as it would a kernel.
+        alone = sizes == MIXES[0]
+        model = model.clone(attend=share_context(model.attend, mesh, how, undivided=alone))
+    packed = {"segments": jnp.asarray(SEGMENTS)} if kind in PACKED else {}
     places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), choose_specs(params, mesh))
 
     def loss(params, inputs):
-        output, _ = model.apply({"params": params}, *inputs)
+        output, _ = model.apply({"params": params}, *inputs, **packed)
         return (output * jnp.cos(jnp.arange(output.size)).reshape(output.shape)).mean()
 
     rows, whole = NamedSharding(mesh, P(DATA_AXES)), NamedSharding(mesh, P())
