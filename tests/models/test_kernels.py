@@ -1,5 +1,6 @@
 """Attention's forms by platform: each gives what the plain part gives, and its gradients."""
 
+import dataclasses
 import functools
 import importlib.util
 import re
@@ -20,6 +21,7 @@ from zoo.models.kernels import (
     attend_cudnn,
     attend_fused,
     attend_long,
+    attend_open,
     attend_splash,
     choose_attend,
 )
@@ -98,7 +100,9 @@ MI300 = SimpleNamespace(platform="gpu", compute_capability="gfx942")
 
 def test_a_device_has_its_form():
     found = [choose_attend(device) for device in (CPU, TPU, A100, V100, MI300)]
-    assert found == [attend, attend_long, attend_cudnn, attend_fused, attend_fused]
+    assert found == [attend, attend_long, attend_open, attend_fused, attend_fused]
+    assert choose_attend(A100, mapped=True) is attend_fused
+    assert choose_attend(TPU, mapped=True) is attend_long
     assert choose_attend(TPU, "splash") is attend_splash
     assert choose_attend(V100, "cudnn") is attend_cudnn
     assert choose_attend(TPU, "plain") is choose_attend(CPU, "plain") is attend
@@ -199,9 +203,21 @@ def test_cudnn_by_force():
     arrays, mask, _ = make_case(t=8, s=8)
     with pytest.raises(UserError, match=r"cuDNN is not detected. model.attention='xla' does"):
         attend_cudnn(*(x.astype(jnp.bfloat16) for x in arrays), mask)
-    config = Config(model=ModelConfig("vit_ti4", attention="cudnn"))
+    model = ModelConfig("vit_ti4", attention="cudnn")
     with pytest.raises(UserError, match=r"needs model.dtype='bfloat16'"):
-        check_config(config)
+        check_config(Config(model=model))
+    model = dataclasses.replace(model, dtype="bfloat16")
+    with pytest.raises(UserError, match=r"cannot train several seeds at once"):
+        check_config(Config(model=model, train=TrainConfig(num_seeds=2)))
+
+
+def test_masks_take_xlas_form_on_a_gpu(monkeypatch):
+    monkeypatch.setattr("zoo.models.kernels.attend_cudnn", lambda *_, **__: "cudnn")
+    monkeypatch.setattr("zoo.models.kernels.attend_fused", lambda *_, **__: "xla")
+    arrays, mask, _ = make_case(t=8, s=8, masked=True)
+    assert attend_open(*arrays) == attend_open(*arrays, None, True) == "cudnn"
+    assert attend_open(*arrays, mask) == "xla"
+    assert attend_open(*arrays, None, segments=jnp.ones((2, 8))) == "xla"
 
 
 def test_a_run_takes_the_form_it_is_told():

@@ -33,8 +33,7 @@ def check_config(config: Config) -> Config:
         )
     if c.data.fold and not (0 <= c.data.fold[0] < c.data.fold[1] >= 2):
         raise UserError(f"data.fold={c.data.fold}: (i, n) needs 0 <= i < n, n at least 2")
-    if c.model.attention == "cudnn" and c.model.dtype == "float32":
-        raise UserError("model.attention='cudnn' needs model.dtype='bfloat16' or 'float16'")
+    _check_attention(config)
     _check_buckets(config)
     if c.optim.warmup_steps > c.train.num_steps:
         raise UserError(
@@ -101,6 +100,18 @@ def _check_start(config: Config) -> None:
     twin = config.data.source.startswith("synthetic:")
     if config.data.tokenizer == "init_from" and not twin:
         raise UserError("data.tokenizer='init_from' needs init_from: the weights it lies beside")
+
+
+def _check_attention(config: Config) -> None:
+    if config.model.attention != "cudnn":
+        return
+    if config.model.dtype == "float32":
+        raise UserError("model.attention='cudnn' needs model.dtype='bfloat16' or 'float16'")
+    if config.train.num_seeds > 1:
+        raise UserError(
+            "model.attention='cudnn' cannot train several seeds at once: train.num_seeds=1, or "
+            "model.attention='auto'"
+        )
 
 
 def _check_buckets(config: Config) -> None:

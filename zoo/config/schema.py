@@ -59,8 +59,8 @@ class ModelConfig:
     )
     attention: Literal["auto", "plain", "xla", "cudnn", "splash"] = _key(
         "auto",
-        "auto: plain on a CPU, cudnn on a GPU in half precision, splash on a TPU for long rows, "
-        "else xla; or one of these by force",
+        "auto: plain on a CPU, cudnn on a GPU in half precision without masks, splash on a TPU for "
+        "long rows, else xla; or one of these by force",
         decides=False,
     )
     dtype: Literal["float32", "bfloat16", "float16"] = _key(

@@ -179,6 +179,13 @@ def attend_long(q: Any, k: Any, *others: Any, **packed: Any) -> Any:
     return part(q, k, *others, **packed)
 
 
+def attend_open(q: Any, k: Any, v: Any, mask: Any = None, *others: Any, **packed: Any) -> Any:
+    """`attend_cudnn` where no mask is given, else XLA's form: JAX hands cuDNN a mask as a bias,
+    whole, and has it compute that bias' gradient, which not every cuDNN can."""
+    part = attend_fused if mask is not None or packed else attend_cudnn
+    return part(q, k, v, mask, *others, **packed)
+
+
 FORMS: dict[str, Attend] = {
     "plain": attend,
     "xla": attend_fused,
@@ -186,19 +193,21 @@ FORMS: dict[str, Attend] = {
     "splash": attend_splash,
 }
 ONLY_ON = {"cudnn": "gpu", "splash": "tpu"}
-UNDIVIDED = (attend_cudnn, attend_splash, attend_long)  # XLA cannot lay them over devices
+# XLA cannot lay them over devices.
+UNDIVIDED = (attend_cudnn, attend_open, attend_splash, attend_long)
 
 
-def choose_attend(device: Any, form: str = "auto") -> Attend:
-    """The attention part for a device of JAX: `form`, or the one that suits it.
+def choose_attend(device: Any, form: str = "auto", mapped: bool = False) -> Attend:
+    """The attention part for a device of JAX: `form`, or the one that suits it. `mapped`: it will
+    run under `vmap`, where JAX's use of cuDNN fails (jax-ml/jax#36702).
 
     One of UNDIVIDED runs on one device, or inside `shard_map` (`zoo.parallel.share_context`).
     Raises UserError on a form that the device does not have.
     """
     platform = device.platform
     if form == "auto":
-        flash = attend_cudnn if has_flash(device) else attend_fused
-        return {"cpu": attend, "tpu": attend_long}.get(platform, flash)
+        on_gpu = attend_open if has_flash(device) and not mapped else attend_fused
+        return {"cpu": attend, "tpu": attend_long}.get(platform, on_gpu)
     if form not in FORMS:
         raise UserError(f"no attention {form!r}{nearest(form, FORMS)}")
     if ONLY_ON.get(form, platform) != platform:

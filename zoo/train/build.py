@@ -88,7 +88,8 @@ def build(
     try_images(config, dataset, ops, eval_ops)
     shorter, batch = plan_shapes(config, dataset.splits["train"], ops)
     check_fields(config, dataset, batch, eval_ops)
-    attend = choose_attend(mesh.devices.flat[0], config.model.attention)
+    several = config.train.num_seeds > 1
+    attend = choose_attend(mesh.devices.flat[0], config.model.attention, several)
     undivided = attend in UNDIVIDED and config.parallel.backend == "jit"
     attend = share_context(attend, mesh, config.parallel.context_attention, undivided)
     model = build_model(config, dataset, batch, attend, opened)
