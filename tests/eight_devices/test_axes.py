@@ -102,6 +102,20 @@ QUICK = ("vit", "encoder_decoder", "experts_of_places", "two_towers")
 SLOW = [(kind, mix) for kind in KINDS for mix in MIXES if kind not in QUICK or mix != MIXES[1]]
 
 
+def test_a_part_that_runs_alone_is_given_segments_where_there_are_any():
+    seen = []
+
+    def part(q, k, v, *others, **packed):
+        seen.append((q.shape, {name: x.shape for name, x in packed.items()}))
+        return q
+
+    shared = share_context(part, make_mesh(ParallelConfig(data=4, tensor=2)), undivided=True)
+    q = jnp.ones((8, 6, 4, 2))
+    jax.eval_shape(shared, q, q, q)
+    jax.eval_shape(lambda *x: shared(*x, segments=jnp.ones((8, 6))), q, q, q)
+    assert seen == [((2, 6, 2, 2), {}), ((2, 6, 2, 2), {"segments": (2, 6)})]
+
+
 @pytest.mark.parametrize("kind", QUICK)
 def test_a_mix(kind):
     check(kind, "gather", MIXES[1])

@@ -55,7 +55,8 @@ def share_context(
         def part(q: Any, k: Any, v: Any, mask: Any, bias: Any, segments: Any) -> Any:
             """What one device computes, of its part of the tokens."""
             if count == 1:
-                return attend(q, k, v, mask, causal, bias, scale, cap, segments)
+                packed = {} if segments is None else {"segments": segments}
+                return attend(q, k, v, mask, causal, bias, scale, cap, **packed)
             first = jax.lax.axis_index(CONTEXT) * q.shape[1]
             if how == "ring":
                 places = first + jnp.arange(q.shape[1]) if causal else None
