@@ -8,9 +8,9 @@ Two towers 96 wide and 4 (images) and 2 (texts) deep; the published sizes are fo
 these are the default. Batches of 128 hold the same caption several times, as negatives of each
 other: the loss cannot come near 0, and zero-shot accuracy, language by language, is the number.
 `small` trains on the 5,000 images of `embedded:mnist_5k`, which need no file.
-Reached, zero-shot: 0.980 in each language on MNIST's 10,000 test digits (one seed), in 16 minutes of
-one CPU core; by `small` on 'val', English, 0.895, mean of seeds 0, 1, 2 (0.878, 0.898, 0.910), the
-other languages within 0.01 of it; by `small,siglip`, one seed, 0.808 to 0.815; five minutes each.
+Reached, zero-shot: 0.980 in each language on MNIST's 10,000 test digits, one seed, in 16 minutes of
+a CPU core; by `small` on 'val', English, 0.895, mean of seeds 0, 1, 2 (0.878, 0.898, 0.910), other
+languages within 0.01 of it; by `small,siglip`, one seed, 0.808 to 0.815; five minutes each.
 """
 
 from __future__ import annotations
