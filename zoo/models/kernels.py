@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.config import UserError, nearest
 from zoo.models.attention import Attend, attend, join_segments
+from zoo.models.lora import LoRA
 
 LANES = 128  # a kernel's blocks of tokens are multiples of it
 BLOCKS = (512, 256, 128)
@@ -225,5 +226,8 @@ def has_flash(device: Any) -> bool:
 
 
 def with_attention(model: Any, part: Attend) -> Any:
-    """The model with another attention part; one without attention is as it was."""
+    """The model, or the one that LoRA corrects, with another attention part; one without attention
+    is as it was."""
+    if isinstance(model, LoRA):
+        return model.clone(base=with_attention(model.base, part))
     return model.clone(attend=part) if hasattr(model, "attend") else model
