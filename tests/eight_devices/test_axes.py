@@ -1,6 +1,7 @@
 """Each kind of stack under every axis of the mesh alone and under mixes of them: loss and gradients
 are those of one device."""
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -14,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import zoo
-from zoo.config import ModelConfig, ParallelConfig, TrainConfig
+from zoo.config import DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig
 from zoo.parallel import (
     DATA_AXES,
     choose_specs,
@@ -23,6 +24,7 @@ from zoo.parallel import (
     share_context,
 )
 from zoo.train.build import build
+from zoo.train.loop import flops_per_step
 from zoo.tree import named_leaves
 
 SMALL = {"width": 16, "depth": 2, "num_heads": 4}
@@ -139,6 +141,19 @@ def test_each_axis_alone(kind, sizes):
 )
 def test_keys_and_values_that_go_round(kind):
     check(kind, "ring", {"fsdp": 2, "tensor": 2, "context": 2})
+
+
+def test_a_step_has_as_much_arithmetic_on_every_mesh():
+    """MFU counts all of it, not the part of a device that a kernel or `context` runs by itself."""
+    size = {"width": 16, "depth": 1, "num_heads": 2, "num_positions": 32}
+    config = small_config(
+        model=ModelConfig("gpt2", size),
+        data=DataConfig("embedded:stdlib", tokenizer="bytes", length=32, packing=True),
+        task=TaskConfig("causal_lm"),
+    )
+    shared = dataclasses.replace(config, parallel=ParallelConfig(data=2, context=4))
+    one = build(config, devices=jax.devices()[:1])
+    assert flops_per_step(build(shared)) == flops_per_step(one) > 0
 
 
 @pytest.mark.parametrize("count", [2, 4, 8])

@@ -20,8 +20,8 @@ from zoo.models.kernels import (
     UNDIVIDED,
     attend_cudnn,
     attend_fused,
-    attend_long,
-    attend_open,
+    attend_on_gpu,
+    attend_on_tpu,
     attend_splash,
     choose_attend,
 )
@@ -42,7 +42,7 @@ def make_case(t=200, s=200, n=4, k=2, h=32, masked=False):
     return (q, key, v), mask, weights
 
 
-def compare(part, arrays, mask, weights, *how):
+def check_against_plain(part, arrays, mask, weights, *how):
     def loss(one, *arrays):
         return (one(*arrays, mask, *how) * weights).sum()
 
@@ -66,7 +66,7 @@ def compare(part, arrays, mask, weights, *how):
 )
 def test_the_kernel_for_tpus(sizes, how):
     """Interpreted: what Mosaic makes of it was compiled, not run (docs/scale.md)."""
-    compare(interpreted, *make_case(**sizes), *how)
+    check_against_plain(interpreted, *make_case(**sizes), *how)
 
 
 @pytest.mark.parametrize("part", [interpreted, attend_fused])
@@ -77,7 +77,7 @@ def test_documents_in_one_row(part, masked):
     if masked:  # the first of each document is real: a query that sees nothing has no right answer
         mask = mask.at[..., jnp.asarray([0, 3, 63, 70, 120])].set(True)
     segments = jnp.asarray([[1] * 70 + [2] * 50 + [0] * 30, [1] * 3 + [2] * 60 + [3] * 87])
-    compare(part, arrays, mask, weights, True, None, None, None, segments)
+    check_against_plain(part, arrays, mask, weights, True, None, None, None, segments)
     same = segments[:, None, :, None] == segments[:, None, None, :]
     joined = same if mask is None else mask & same
     out = part(*arrays, mask, True, segments=segments)
@@ -88,8 +88,8 @@ def test_what_the_kernel_has_not_takes_xlas_form():
     """Masks from query to query, and biases: no kernel is needed, so that it runs on a CPU."""
     arrays, _, weights = make_case(t=8, s=8)
     near = jnp.tril(jnp.ones((2, 1, 8, 8), bool))
-    compare(attend_splash, arrays, near, weights)
-    compare(attend_splash, arrays, None, weights, False, jnp.ones((1, 4, 8, 8)))
+    check_against_plain(attend_splash, arrays, near, weights)
+    check_against_plain(attend_splash, arrays, None, weights, False, jnp.ones((1, 4, 8, 8)))
 
 
 CPU, TPU = SimpleNamespace(platform="cpu"), SimpleNamespace(platform="tpu")
@@ -100,9 +100,9 @@ MI300 = SimpleNamespace(platform="gpu", compute_capability="gfx942")
 
 def test_a_device_has_its_form():
     found = [choose_attend(device) for device in (CPU, TPU, A100, V100, MI300)]
-    assert found == [attend, attend_long, attend_open, attend_fused, attend_fused]
+    assert found == [attend, attend_on_tpu, attend_on_gpu, attend_fused, attend_fused]
     assert choose_attend(A100, mapped=True) is attend_fused
-    assert choose_attend(TPU, mapped=True) is attend_long
+    assert choose_attend(TPU, mapped=True) is attend_on_tpu
     assert choose_attend(TPU, "splash") is attend_splash
     assert choose_attend(V100, "cudnn") is attend_cudnn
     assert choose_attend(TPU, "plain") is choose_attend(CPU, "plain") is attend
@@ -134,9 +134,9 @@ def trace_kernels(part, t, s, **how):
 
 
 def test_short_rows_take_xlas_form_on_a_tpu():
-    assert not trace_kernels(attend_long, 511, 511)
-    assert not trace_kernels(attend_long, 1, 600)  # a step of a decoder
-    assert trace_kernels(attend_long, 512, 512) == {"fwd", "dkv"}
+    assert not trace_kernels(attend_on_tpu, 511, 511)
+    assert not trace_kernels(attend_on_tpu, 1, 600)  # a step of a decoder
+    assert trace_kernels(attend_on_tpu, 512, 512) == {"fwd", "dkv"}
 
 
 def test_long_rows_have_a_backward_kernel_of_the_queries():
@@ -215,9 +215,9 @@ def test_masks_take_xlas_form_on_a_gpu(monkeypatch):
     monkeypatch.setattr("zoo.models.kernels.attend_cudnn", lambda *_, **__: "cudnn")
     monkeypatch.setattr("zoo.models.kernels.attend_fused", lambda *_, **__: "xla")
     arrays, mask, _ = make_case(t=8, s=8, masked=True)
-    assert attend_open(*arrays) == attend_open(*arrays, None, True) == "cudnn"
-    assert attend_open(*arrays, mask) == "xla"
-    assert attend_open(*arrays, None, segments=jnp.ones((2, 8))) == "xla"
+    assert attend_on_gpu(*arrays) == attend_on_gpu(*arrays, None, True) == "cudnn"
+    assert attend_on_gpu(*arrays, mask) == "xla"
+    assert attend_on_gpu(*arrays, None, segments=jnp.ones((2, 8))) == "xla"
 
 
 def test_a_run_takes_the_form_it_is_told():

@@ -173,14 +173,14 @@ def pad(x: Any, axis: int, unit: int) -> Any:
     return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
 
 
-def attend_long(q: Any, k: Any, *others: Any, **packed: Any) -> Any:
+def attend_on_tpu(q: Any, k: Any, *others: Any, **packed: Any) -> Any:
     """`attend_splash` where both sides are LONG, else XLA's form: by the compiled modules' memory
     traffic the kernel is ahead from LONG tokens on also at a third of its peak (docs/scale.md)."""
     part = attend_splash if min(q.shape[1], k.shape[1]) >= LONG else attend_fused
     return part(q, k, *others, **packed)
 
 
-def attend_open(q: Any, k: Any, v: Any, mask: Any = None, *others: Any, **packed: Any) -> Any:
+def attend_on_gpu(q: Any, k: Any, v: Any, mask: Any = None, *others: Any, **packed: Any) -> Any:
     """`attend_cudnn` where no mask is given, else XLA's form: JAX hands cuDNN a mask as a bias,
     whole, and has it compute that bias' gradient, which not every cuDNN can."""
     part = attend_fused if mask is not None or packed else attend_cudnn
@@ -195,7 +195,7 @@ FORMS: dict[str, Attend] = {
 }
 ONLY_ON = {"cudnn": "gpu", "splash": "tpu"}
 # XLA cannot lay them over devices.
-UNDIVIDED = (attend_cudnn, attend_open, attend_splash, attend_long)
+UNDIVIDED = (attend_cudnn, attend_on_gpu, attend_splash, attend_on_tpu)
 
 
 def choose_attend(device: Any, form: str = "auto", mapped: bool = False) -> Attend:
@@ -207,8 +207,8 @@ def choose_attend(device: Any, form: str = "auto", mapped: bool = False) -> Atte
     """
     platform = device.platform
     if form == "auto":
-        on_gpu = attend_open if has_flash(device) and not mapped else attend_fused
-        return {"cpu": attend, "tpu": attend_long}.get(platform, on_gpu)
+        on_gpu = attend_on_gpu if has_flash(device) and not mapped else attend_fused
+        return {"cpu": attend, "tpu": attend_on_tpu}.get(platform, on_gpu)
     if form not in FORMS:
         raise UserError(f"no attention {form!r}{nearest(form, FORMS)}")
     if ONLY_ON.get(form, platform) != platform:

@@ -99,7 +99,10 @@ def build(
     settings = begin_as_source(config.task, opened)
     models = {"model": model, **beside.models}
     task = make_task(settings, models, dataset)
-    plain = {name: with_attention(one, FORMS["plain"]) for name, one in models.items()}
+    plain_task = task
+    if attend is not FORMS["plain"]:
+        plain = {name: with_attention(one, FORMS["plain"]) for name, one in models.items()}
+        plain_task = make_task(settings, plain, dataset)
     if config.parallel.backend == "pmap":
         check_alone(task)
     # Padding fills it up to a multiple of the devices: any size works, every example counts once.
@@ -111,7 +114,7 @@ def build(
         dataset,
         model,
         task,
-        make_task(settings, plain, dataset),
+        plain_task,
         stream,
         eval_ops,
         local_rows(eval_batch_size, mesh, "train.eval_batch_size"),
