@@ -41,9 +41,13 @@ def find_sizes(config: ParallelConfig, num_devices: int) -> dict[str, int]:
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if num_devices % fixed or (-1 not in sizes.values() and fixed != num_devices):
         asked = ", ".join(f"{axis}={size}" for axis, size in sizes.items() if size != 1)
+        ways = (
+            f"the others should divide {num_devices}"
+            if -1 in sizes.values()
+            else "set one axis to -1 for the rest"
+        )
         raise UserError(
-            f"parallel: {asked} does not fit {num_devices} device{'s' * (num_devices > 1)} "
-            "(set one axis to -1 for the rest)"
+            f"parallel: {asked} does not fit {num_devices} device{'s' * (num_devices > 1)} ({ways})"
         )
     return {axis: num_devices // fixed if n == -1 else n for axis, n in sizes.items()}
 
